@@ -1,0 +1,1 @@
+"""Polarvec server: Korean and English text in over gRPC, retrieval vectors out of Triton."""

@@ -1,0 +1,112 @@
+"""A child process of the supervisor: its own process group, its output line by line, gone when its parent is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+_PR_SET_PDEATHSIG = 1
+# A longer line is cut in the log; readline() would fail on it.
+_LONGEST_LINE_BYTES = 1 << 20
+
+
+def process_start_time(pid: int) -> int | None:
+    """Returns when a process started, in clock ticks since boot, or None if there is none: pids come back, these don't."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            return int(stat.read().rsplit(b")", 1)[1].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+class Child:
+    """One child process."""
+
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
+        """Args:
+        argv: The command line.
+        environment: The child's whole environment.
+        on_line: Told every line that the child writes.
+        """
+        self._argv, self._environment, self._on_line = list(argv), dict(environment), on_line
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id; 0 before the start."""
+        return self._process.pid if self._process else 0
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self._process.returncode if self._process else None
+
+    async def start(self, pass_fds: Sequence[int] = ()) -> None:
+        """Starts the process."""
+        libc = ctypes.CDLL(None)
+        parent = os.getpid()
+
+        def die_with_parent() -> None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        self._process = await asyncio.create_subprocess_exec(
+            *self._argv,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            # A Ctrl-C on the terminal reaches the supervisor only, which then stops things in order.
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+            pass_fds=pass_fds,
+            limit=_LONGEST_LINE_BYTES,
+        )
+        self._reader = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process is not None and self._process.stdout is not None  # noqa: S101
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                continue
+            if not line:
+                return
+            self._on_line(line.decode(errors="replace").rstrip())
+
+    async def wait(self) -> int:
+        """Waits for the end, kills what the process left in its group, and returns the exit status."""
+        assert self._process is not None and self._reader is not None  # noqa: S101
+        status = await self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        # asyncio.wait, because several may wait for the end, and one that is cancelled must not end the reading.
+        await asyncio.wait({self._reader})
+        return status
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process; none if it is gone."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def stop(self, grace_s: float) -> int:
+        """Ends the process: SIGTERM, then SIGKILL after `grace_s` seconds."""
+        if self._process is None:
+            return 0
+        self.signal(signal.SIGTERM)
+        # A stopped process (SIGSTOP) would not see SIGTERM.
+        self.signal(signal.SIGCONT)
+        try:
+            async with asyncio.timeout(grace_s):
+                return await self.wait()
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            return await self.wait()

@@ -1,0 +1,126 @@
+"""The command `polarvec-server`: reads the settings, once, and starts what was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from polarvec_server.config import Settings, load_settings
+from polarvec_server.errors import ConfigError, PolarvecServerError
+from polarvec_server.models.commands import models_app
+from polarvec_server.telemetry import configure_logging
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(models_app, name="models")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  this is the command's output
+
+
+def _load(**overrides: object) -> Settings:
+    settings = load_settings(**overrides)
+    configure_logging(settings.log_level, settings.log_format)
+    return settings
+
+
+@app.command()
+def serve(
+    model: Annotated[str | None, typer.Argument(help="Model name or folder; several separated by commas.")] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC API.")] = None,
+    http_port: Annotated[int | None, typer.Option(help="Port of /metrics, /healthz and /readyz.")] = None,
+) -> None:
+    """Serves models on this machine: Triton, the gateway and everything around them."""
+    from polarvec_server.supervisor import Supervisor
+
+    settings = _load(model=model, grpc_port=grpc_port, http_port=http_port)
+    asyncio.run(Supervisor(settings, _say).run())
+
+
+@app.command()
+def prepare(
+    directory: Annotated[Path, typer.Argument(help="Where the model repository and models.json go.")],
+    model: Annotated[str | None, typer.Argument(help="Model name or folder; several separated by commas.")] = None,
+) -> None:
+    """Writes a model repository for a tritonserver that somebody else runs, and the models.json for `gateway`."""
+    from polarvec_server.deployment import write_deployment
+    from polarvec_server.prepare import prepare_models
+
+    directory.mkdir(parents=True, exist_ok=True)
+    write_deployment(directory / "models.json", prepare_models(_load(model=model), directory / "repository", _say))
+
+
+@app.command()
+def gateway(
+    directory: Annotated[Path, typer.Argument(help="What `prepare` wrote.")],
+) -> None:
+    """Serves in front of a tritonserver that somebody else runs (POLARVEC_TRITON_TARGET)."""
+    from polarvec_server.gateway_process import run_gateway
+
+    settings = _load()
+    if not settings.triton_target:
+        raise ConfigError("Set POLARVEC_TRITON_TARGET to the gRPC address of tritonserver, such as unix:/run/triton/grpc:0.")
+    asyncio.run(run_gateway(settings, directory / "models.json", _say))
+
+
+@app.command(hidden=True)
+def worker(
+    deployment: Annotated[Path, typer.Option()],
+    triton_target: Annotated[str, typer.Option()],
+    worker_count: Annotated[int, typer.Option()],
+    ready_fd: Annotated[int, typer.Option()],
+) -> None:
+    """One gateway worker; started by `serve` and `gateway`."""
+    from polarvec_server.deployment import read_deployment
+    from polarvec_server.gateway import GatewayWorker
+
+    settings = _load()
+
+    async def run() -> None:
+        await GatewayWorker(settings, read_deployment(deployment), triton_target, worker_count).run(ready_fd)
+
+    asyncio.run(run())
+
+
+@app.command()
+def probe(
+    target: Annotated[str, typer.Argument(help="gRPC address of a gateway.")] = "127.0.0.1:50051",
+    service: Annotated[str, typer.Option(help="Health service: empty for the process, or a model id.")] = "",
+) -> None:
+    """Exits with 0 if a gateway says SERVING, with 1 otherwise; for container probes."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.insecure_channel(target) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=3)
+        except grpc.RpcError as error:
+            raise ConfigError(f"{target} does not answer ({error.code().name}).") from None
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise ConfigError(f"{target} is not serving.")
+    _say("serving")
+
+
+@app.command("settings")
+def print_settings() -> None:
+    """Prints every setting as the table of docs/operations.md."""
+    from polarvec_server.settings_table import settings_table
+
+    _say(settings_table())
+
+
+def main() -> None:
+    """Runs the command; an error of ours is one sentence and status 1, never a traceback."""
+    try:
+        app()
+    except PolarvecServerError as error:
+        print(f"polarvec-server: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The settings of every process of the server, read once in `cli.py`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from polarvec_server.errors import ConfigError
+
+PREFIX = "POLARVEC_"
+# Names with our prefix that other programs of ours read.
+_FOREIGN = {"POLARVEC_TARGET", "POLARVEC_API_KEY"}
+
+
+class Settings(BaseSettings):
+    """Every setting is an environment variable: POLARVEC_ and the field's name in capitals."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, use_attribute_docstrings=True, extra="forbid", env_ignore_empty=True
+    )
+
+    model: str = "e5-small"
+    """Models to serve, separated by commas: names (`e5-small`, a hub name, `name@revision`) or folders. The first is the default."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all interfaces."""
+    grpc_port: int = Field(50051, ge=1, le=65535)
+    """Port of the gRPC API."""
+    http_port: int = Field(8080, ge=1, le=65535)
+    """Port of /metrics, /healthz and /readyz."""
+    workers: int = Field(0, ge=0, le=256)
+    """Gateway processes; 0 means one a core that the engine leaves free, at least one."""
+    engine: Literal["auto", "openvino", "cuda", "torch"] = "auto"
+    """What computes; auto takes cuda where there is a GPU and openvino elsewhere."""
+    precision: Literal["auto", "f32", "bf16", "int8"] = "auto"
+    """Number format of the computation; auto takes bf16 where the hardware has it and f32 elsewhere."""
+    engine_threads: int = Field(0, ge=0, le=1024)
+    """Threads of a CPU engine; 0 means as many cores as this process may use."""
+    cache_dir: Path = Path("~/.cache/polarvec")
+    """Where models, golden files and hashes are kept."""
+    hub_endpoint: str = ""
+    """Address of the model hub; empty means the one that huggingface_hub is set up for."""
+    triton_binary: str = ""
+    """The tritonserver binary; empty means the one on PATH, or else the one inside the package nvidia-pytriton."""
+    triton_target: str = ""
+    """For `polarvec-server gateway`: the gRPC address of a tritonserver that somebody else runs, such as unix:/run/triton/grpc:0."""
+    triton_metrics_port: int = Field(0, ge=0, le=65535)
+    """Port of Triton's own /metrics on loopback; 0 takes a free one."""
+    pack_tokens: int = Field(0, ge=0)
+    """Most tokens in one request to Triton (one longer text still goes alone); 0 means 512 on a CPU, 8192 on a GPU."""
+    window_tokens: int = Field(0, ge=0)
+    """Most tokens on their way in Triton, all workers together; 0 means four packs."""
+    queue_tokens: int = Field(0, ge=0)
+    """Most tokens that all workers together hold before calls are refused as OVERLOADED; 0 means 131072 on a CPU, 4194304 on a GPU."""
+    max_texts: int = Field(1024, ge=1)
+    """Most texts a call."""
+    max_call_tokens: int = Field(262144, ge=1)
+    """Most tokens a call, all texts together."""
+    max_request_bytes: int = Field(16 << 20, ge=1024)
+    """Most bytes of a request message."""
+    max_text_bytes: int = Field(1 << 20, ge=1)
+    """Most bytes of one text in UTF-8, with or without truncation."""
+    default_deadline_s: float = Field(30.0, gt=0)
+    """Deadline of a call that brings none."""
+    max_deadline_s: float = Field(600.0, gt=0)
+    """Longest deadline that a unary call gets."""
+    canary_interval_s: float = Field(1.0, gt=0)
+    """Seconds between two canary inferences of an idle encoder."""
+    canary_timeout_s: float = Field(60.0, gt=0)
+    """Seconds without a single answer from the encoder after which it counts as hung and is restarted."""
+    encoder_patience_s: float = Field(20.0, ge=0)
+    """Seconds that calls wait for an encoder that restarts before they are refused as ENCODER_UNAVAILABLE."""
+    load_timeout_s: float = Field(600.0, gt=0)
+    """Seconds that the encoder may take to load."""
+    drain_s: float = Field(20.0, ge=0)
+    """Seconds that calls in progress get to finish when the server is stopped."""
+    drain_delay_s: float = Field(0.0, ge=0)
+    """Seconds between saying NOT_SERVING and closing the listener, for load balancers that look away slowly."""
+    reflection: bool = True
+    """Offers gRPC server reflection."""
+    channelz: bool = False
+    """Offers gRPC channelz."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines that are written."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """Shape of the log lines; auto means console on a terminal and json elsewhere."""
+
+    @property
+    def models_dir(self) -> Path:
+        """Where model folders are kept."""
+        return self.cache_dir.expanduser() / "models"
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models to serve, the default one first."""
+        return tuple(name.strip() for name in self.model.split(",") if name.strip())
+
+    def as_environment(self) -> dict[str, str]:
+        """Returns the variables that give a child process these very settings."""
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in self.model_dump().items() if value != ""}
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Reads the settings from the environment.
+
+    Args:
+        overrides: Values that win over the environment; None means not given.
+
+    Raises:
+        ConfigError: A variable has a value that does not fit, or there is no setting of that name.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | _FOREIGN
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0)
+            raise ConfigError(f"There is no setting {name}; did you mean {near[0]}?")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"{PREFIX}{'_'.join(str(part) for part in first['loc']).upper()}"
+        raise ConfigError(f"{name}: {first['msg']}; it is {first['input']!r}.") from error

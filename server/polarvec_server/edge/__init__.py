@@ -1,0 +1,1 @@
+"""The doors: they translate between a wire format and the embedder, nothing else."""

@@ -1,0 +1,43 @@
+"""grpc.health.v1 and the answer of /readyz, driven by canary inferences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+
+SERVICE_NAME = "polarvec.v1.EmbeddingService"
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Health:
+    """The health of one worker: of the process (""), of the service, and of each model."""
+
+    def __init__(self, model_ids: Sequence[str]) -> None:
+        self.servicer = HealthServicer()
+        self._up = dict.fromkeys(model_ids, False)
+        self._draining = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether every model serves."""
+        return not self._draining and all(self._up.values())
+
+    async def publish(self) -> None:
+        """Tells the health service what is known."""
+        for name in ("", SERVICE_NAME):
+            await self.servicer.set(name, _SERVING if self.ready else _NOT_SERVING)
+        for model_id, up in self._up.items():
+            await self.servicer.set(model_id, _SERVING if up and not self._draining else _NOT_SERVING)
+
+    async def set_model(self, model_id: str, up: bool) -> None:
+        """Notes that a model came up or went down."""
+        self._up[model_id] = up
+        await self.publish()
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING for everything from now on."""
+        self._draining = True
+        await self.publish()

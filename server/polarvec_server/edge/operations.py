@@ -1,0 +1,50 @@
+"""The HTTP door for operators: /metrics, /healthz, /readyz."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from polarvec_server.edge.health import Health
+from polarvec_server.telemetry import render_metrics
+
+
+def make_app(health: Health) -> Starlette:
+    """Returns the application of one worker; /metrics adds up all workers."""
+
+    async def metrics(_: Request) -> Response:
+        return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        return JSONResponse({"status": "ready" if health.ready else "not ready"}, 200 if health.ready else 503)
+
+    return Starlette(
+        routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
+    )
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn inside the gateway's own event loop: the signals are the gateway's."""
+
+    def __init__(self, app: Starlette, listener: socket.socket) -> None:
+        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30))
+        self._listener = listener
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leaves the signal handlers alone."""
+        yield
+
+    async def run_until_stopped(self) -> None:
+        """Serves until `should_exit` is set."""
+        await self.serve(sockets=[self._listener])

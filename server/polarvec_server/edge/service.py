@@ -1,0 +1,186 @@
+"""The door polarvec.v1.EmbeddingService: messages in, embedder calls, messages out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from polarvec_proto.v1 import embedding_pb2 as pb
+from polarvec_proto.v1 import embedding_pb2_grpc
+
+from polarvec_server.edge import requests
+from polarvec_server.edge.record import CallRecord, current_record
+from polarvec_server.edge.registry import ModelRegistry, ServedModel
+from polarvec_server.edge.stream import answer_items
+from polarvec_server.errors import InvalidField
+from polarvec_server.pipeline.embedder import Embedded, Schedule
+from polarvec_server.pipeline.postprocess import encode_vectors
+from polarvec_server.pipeline.values import InputType, Priority, TextOptions, Timings, Truncation, VectorOptions
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
+    """See proto/polarvec/v1/embedding.proto for what each call promises."""
+
+    def __init__(self, registry: ModelRegistry, default_deadline_s: float, max_deadline_s: float) -> None:
+        self._registry = registry
+        self._default_deadline_s, self._max_deadline_s = default_deadline_s, max_deadline_s
+
+    def _deadline(self, context: Context) -> float:
+        left = context.time_remaining()
+        return time.monotonic() + min(self._default_deadline_s if left is None else left, self._max_deadline_s)
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """Embeds many texts, all or none."""
+        record = current_record.get()
+        record.timed = True
+        return await self._embed(request, record, deadline=self._deadline(context))
+
+    async def _embed(
+        self, request: pb.EmbedRequest, record: CallRecord, *, deadline: float | None, wait_for_room: bool = False
+    ) -> pb.EmbedResponse:
+        model = self._registry.find(request.model)
+        options = requests.read_text_options(request, requests.read_truncation(request.truncation))
+        vector_options = requests.read_vector_options(request)
+        priority = requests.read_priority(request.priority, options.input_type)
+        model.check_text_count(len(request.texts), "texts")
+        schedule = Schedule(priority, deadline, wait_for_room, Timings())
+        record.model = model.id
+        embedded = await model.embedder.embed(list(request.texts), options, vector_options, schedule)
+        _note(record, embedded, schedule.timings)
+        encoded = encode_vectors(embedded.vectors, vector_options.encoding)
+        return pb.EmbedResponse(
+            model=model.id,
+            fingerprint=model.fingerprint,
+            dimensions=encoded.dimensions,
+            encoding=requests.ENCODING_NUMBERS[encoded.encoding],
+            embeddings=encoded.data,
+            scales=() if encoded.scales is None else encoded.scales.tolist(),
+            token_counts=embedded.tokenized.lengths.tolist(),
+            truncated=[
+                pb.TruncatedText(index=int(index), token_count=int(embedded.tokenized.full_counts[index]))
+                for index in _cut_rows(embedded)
+            ],
+        )
+
+    async def EmbedStream(
+        self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
+    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+        """Embeds in bulk; a bad item spoils nothing else."""
+        left = context.time_remaining()
+        deadline = None if left is None else time.monotonic() + left
+        record = current_record.get()
+
+        async def embed(request: pb.EmbedRequest) -> pb.EmbedResponse:
+            return await self._embed(request, record, deadline=deadline, wait_for_room=True)
+
+        async for response in answer_items(request_iterator, embed):
+            yield response
+
+    async def Rank(self, request: pb.RankRequest, context: Context) -> pb.RankResponse:
+        """Orders documents by cosine similarity to each query."""
+        model = self._registry.find(request.model)
+        if request.top_k < 0:
+            raise InvalidField("top_k", "must be 0 (all) or a positive number")
+        truncation = requests.read_truncation(request.truncation)
+        priority = requests.read_priority(request.priority, InputType.QUERY)
+        record = current_record.get()
+        record.model, record.timed = model.id, True
+        queries, documents = await self._embed_both(model, request, truncation, priority, self._deadline(context), record)
+        top_k = min(request.top_k or len(request.documents), len(request.documents))
+        return pb.RankResponse(
+            model=model.id,
+            fingerprint=model.fingerprint,
+            rankings=[_ranking(scores, top_k) for scores in queries.vectors @ documents.vectors.T],
+            query_token_counts=queries.tokenized.lengths.tolist(),
+            document_token_counts=documents.tokenized.lengths.tolist(),
+        )
+
+    async def _embed_both(
+        self, model: ServedModel, request: pb.RankRequest, truncation: Truncation, priority: Priority, deadline: float,
+        record: CallRecord,
+    ) -> tuple[Embedded, Embedded]:
+        """Embeds queries and documents side by side; the first failure ends both."""
+        sides = []
+        async with _FirstErrorGroup() as group:
+            for field, input_type in (("queries", InputType.QUERY), ("documents", InputType.DOCUMENT)):
+                texts = getattr(request, field)
+                model.check_text_count(len(texts), field)
+                options = TextOptions(input_type, truncation=truncation, field=field)
+                schedule = Schedule(priority, deadline)
+                call = model.embedder.embed(list(texts), options, VectorOptions(request.dimensions), schedule)
+                sides.append((group.start(call), schedule))
+        for task, schedule in sides:
+            _note(record, task.result(), schedule.timings)
+        return sides[0][0].result(), sides[1][0].result()
+
+    async def Tokenize(self, request: pb.TokenizeRequest, context: Context) -> pb.TokenizeResponse:
+        """Counts tokens after the prompt."""
+        model = self._registry.find(request.model)
+        options = requests.read_text_options(request, Truncation.END)
+        model.check_text_count(len(request.texts), "texts")
+        tokenized = await model.embedder.tokenize(list(request.texts), options)
+        record = current_record.get()
+        record.model, record.text_count = model.id, len(request.texts)
+        limit = model.embedder.max_tokens
+        texts = []
+        for index, count in enumerate(tokenized.full_counts.tolist()):
+            ids = tokenized.token_ids[tokenized.offsets[index] : tokenized.offsets[index + 1]].tolist()
+            texts.append(
+                pb.TokenizedText(token_count=count, too_long=count > limit, token_ids=ids if request.include_ids else ())
+            )
+        return pb.TokenizeResponse(model=model.id, texts=texts, max_token_count=limit)
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """Lists the models, the default one first."""
+        return pb.ListModelsResponse(models=[model.message for model in self._registry.models])
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Describes one model."""
+        return pb.GetModelResponse(model=self._registry.find(request.model).message)
+
+
+def _cut_rows(embedded: Embedded) -> NDArray[np.int64]:
+    return np.flatnonzero(embedded.tokenized.full_counts > embedded.tokenized.lengths)
+
+
+def _note(record: CallRecord, embedded: Embedded, timings: Timings) -> None:
+    """Adds what a call did to its record; stages that ran side by side count with the longest."""
+    record.text_count += len(embedded.tokenized.full_counts)
+    record.token_count += int(embedded.tokenized.offsets[-1])
+    record.truncated_count += len(_cut_rows(embedded))
+    record.timings.tokenize_ms = max(record.timings.tokenize_ms, timings.tokenize_ms)
+    record.timings.queue_ms = max(record.timings.queue_ms, timings.queue_ms)
+    record.timings.inference_ms = max(record.timings.inference_ms, timings.inference_ms)
+
+
+def _ranking(scores: NDArray[np.float32], top_k: int) -> pb.Ranking:
+    """Orders one row of cosines; a stable sort keeps equal scores in the order of the request."""
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return pb.Ranking(document_indexes=order.tolist(), scores=np.clip(scores[order], -1.0, 1.0).tolist())
+
+
+class _FirstErrorGroup:
+    """A task group that raises the first error itself instead of an ExceptionGroup."""
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+
+    def start(self, call: Any) -> asyncio.Task[Embedded]:
+        return self._group.create_task(call)
+
+    async def __aenter__(self) -> _FirstErrorGroup:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        try:
+            await self._group.__aexit__(*exc_info)
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None

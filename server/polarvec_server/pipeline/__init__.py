@@ -1,0 +1,1 @@
+"""The stages between a text and its vector; each takes what the last one returned."""

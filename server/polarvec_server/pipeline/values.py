@@ -1,0 +1,116 @@
+"""The values that travel from stage to stage."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class InputType(enum.Enum):
+    """What a text is for."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+    RAW = "raw"
+
+
+class Truncation(enum.Enum):
+    """What happens to a text over the model's limit."""
+
+    REFUSE = "refuse"
+    END = "end"
+    START = "start"
+
+
+class Encoding(enum.Enum):
+    """How the numbers of a vector are written."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    BINARY = "binary"
+
+
+class Priority(enum.IntEnum):
+    """Who goes first; the numbers are Triton's priority levels."""
+
+    INTERACTIVE = 1
+    BULK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How texts become token ids."""
+
+    input_type: InputType
+    prompt_name: str | None = None
+    prompt_text: str | None = None
+    truncation: Truncation = Truncation.REFUSE
+    # The field of the request that the texts came in, for error messages.
+    field: str = "texts"
+
+
+@dataclass(frozen=True, slots=True)
+class VectorOptions:
+    """What the vectors shall look like; dimensions 0 means all."""
+
+    dimensions: int = 0
+    unnormalized: bool = False
+    encoding: Encoding = Encoding.FLOAT32
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenized:
+    """Token ids of N texts, one after another.
+
+    `token_ids` is (T,) int32; text i has `token_ids[offsets[i]:offsets[i + 1]]`; `full_counts` is (N,) int64, the
+    tokens before any cut.
+    """
+
+    token_ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    full_counts: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each text, (N,) int64."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Several texts of one call, as one request to Triton.
+
+    `token_ids` is (T,) int32, `lengths` (n,) int32 and sums to T, `rows` (n,) int64 are the texts' places in the call.
+    """
+
+    token_ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    rows: NDArray[np.int64]
+
+    @property
+    def token_count(self) -> int:
+        """T."""
+        return int(self.token_ids.size)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedVectors:
+    """Vectors as they go over the wire: row by row, little-endian; `scales` is (N,) float32 with INT8, else None."""
+
+    data: bytes
+    dimensions: int
+    encoding: Encoding
+    scales: NDArray[np.float32] | None = None
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the time of one call went."""
+
+    tokenize_ms: float = 0.0
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0

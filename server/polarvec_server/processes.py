@@ -1,0 +1,68 @@
+"""What both kinds of parent process, `serve` and `gateway`, need to know of the machine: cores, ports, signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from polarvec_server.config import Settings
+from polarvec_server.errors import ConfigError
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def worker_count(settings: Settings, *, engine_elsewhere: bool, gpu: bool) -> int:
+    """Returns how many gateway workers to run: one a core that the engine leaves free, at least one."""
+    if settings.workers:
+        return settings.workers
+    engine_cores = 0 if engine_elsewhere else 1 if gpu else (settings.engine_threads or available_cores())
+    return max(1, available_cores() - engine_cores)
+
+
+def reserve_ports(settings: Settings) -> list[socket.socket]:
+    """Binds both ports so that no other server gets them: with SO_REUSEPORT two servers could share one unnoticed.
+
+    Returns:
+        Sockets that are bound but do not listen, so they get no connection; keep them open.
+
+    Raises:
+        ConfigError: A port is taken, or the address is none of this machine's.
+    """
+    host, reserved = settings.host, []
+    for name, port in (("POLARVEC_GRPC_PORT", settings.grpc_port), ("POLARVEC_HTTP_PORT", settings.http_port)):
+        try:
+            # Without SO_REUSEPORT this fails if anybody listens there, with it only the workers can share the port.
+            with _new_socket(host) as probe:
+                probe.bind((host, port))
+                probe.listen(1)
+            holder = _new_socket(host)
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            holder.bind((host, port))
+        except OSError as error:
+            raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror}); set {name} to another port.") from error
+        reserved.append(holder)
+    return reserved
+
+
+def _new_socket(host: str) -> socket.socket:
+    new = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return new
+
+
+def until_signal(*numbers: int) -> asyncio.Future[None]:
+    """Returns a future that is done when one of the signals comes."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if not stop.done():
+            stop.set_result(None)
+
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    return stop
