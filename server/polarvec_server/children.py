@@ -15,7 +15,7 @@ _LONGEST_LINE_BYTES = 1 << 20
 
 
 def process_start_time(pid: int) -> int | None:
-    """Returns when a process started, in clock ticks since boot, or None if there is none: pids come back, these don't."""
+    """Returns when a process started, in clock ticks since boot; None if there is none. Pids come back, these don't."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             return int(stat.read().rsplit(b")", 1)[1].split()[19])
@@ -27,10 +27,12 @@ class Child:
     """One child process."""
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], on_line: Callable[[str], None]) -> None:
-        """Args:
-        argv: The command line.
-        environment: The child's whole environment.
-        on_line: Told every line that the child writes.
+        """Keeps what it works with.
+
+        Args:
+            argv: The command line.
+            environment: The child's whole environment.
+            on_line: Told every line that the child writes.
         """
         self._argv, self._environment, self._on_line = list(argv), dict(environment), on_line
         self._process: asyncio.subprocess.Process | None = None

@@ -63,7 +63,9 @@ def gateway(
 
     settings = _load()
     if not settings.triton_target:
-        raise ConfigError("Set POLARVEC_TRITON_TARGET to the gRPC address of tritonserver, such as unix:/run/triton/grpc:0.")
+        raise ConfigError(
+            "Set POLARVEC_TRITON_TARGET to the gRPC address of tritonserver, such as unix:/run/triton/grpc:0."
+        )
     asyncio.run(run_gateway(settings, directory / "models.json", _say))
 
 
@@ -92,16 +94,22 @@ def probe(
     service: Annotated[str, typer.Option(help="Health service: empty for the process, or a model id.")] = "",
 ) -> None:
     """Exits with 0 if a gateway says SERVING, with 1 otherwise; for container probes."""
-    import grpc
-    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from polarvec_server.probes import probe_gateway
 
-    with grpc.insecure_channel(target) as channel:
-        try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service=service), timeout=3)
-        except grpc.RpcError as error:
-            raise ConfigError(f"{target} does not answer ({error.code().name}).") from None
-    if answer.status != health_pb2.HealthCheckResponse.SERVING:
-        raise ConfigError(f"{target} is not serving.")
+    probe_gateway(target, service)
+    _say("serving")
+
+
+@app.command("probe-encoder")
+def probe_encoder_command(
+    directory: Annotated[Path, typer.Argument(help="What `prepare` wrote.")],
+    timeout_s: Annotated[float, typer.Option(help="Seconds to wait for each model.")] = 5.0,
+) -> None:
+    """Exits with 0 if tritonserver (POLARVEC_TRITON_TARGET) computes every model's golden vector, with 1 otherwise."""
+    from polarvec_server.probes import probe_encoder
+
+    settings = _load()
+    asyncio.run(probe_encoder(directory / "models.json", settings.triton_target, timeout_s))
     _say("serving")
 
 

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     )
 
     model: str = "e5-small"
-    """Models to serve, separated by commas: names (`e5-small`, a hub name, `name@revision`) or folders. The first is the default."""
+    """Models to serve, separated by commas, the default first: `e5-small`, hub names, `name@revision`, or folders."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all interfaces."""
     grpc_port: int = Field(50051, ge=1, le=65535)
@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     triton_binary: str = ""
     """The tritonserver binary; empty means the one on PATH, or else the one inside the package nvidia-pytriton."""
     triton_target: str = ""
-    """For `polarvec-server gateway`: the gRPC address of a tritonserver that somebody else runs, such as unix:/run/triton/grpc:0."""
+    """For `polarvec-server gateway`: gRPC address of somebody else's tritonserver, such as unix:/run/triton/grpc:0."""
     triton_metrics_port: int = Field(0, ge=0, le=65535)
     """Port of Triton's own /metrics on loopback; 0 takes a free one."""
     pack_tokens: int = Field(0, ge=0)
@@ -55,7 +55,7 @@ class Settings(BaseSettings):
     window_tokens: int = Field(0, ge=0)
     """Most tokens on their way in Triton, all workers together; 0 means four packs."""
     queue_tokens: int = Field(0, ge=0)
-    """Most tokens that all workers together hold before calls are refused as OVERLOADED; 0 means 131072 on a CPU, 4194304 on a GPU."""
+    """Most tokens that all workers together hold before calls are OVERLOADED; 0: 131072 on a CPU, 4194304 on a GPU."""
     max_texts: int = Field(1024, ge=1)
     """Most texts a call."""
     max_call_tokens: int = Field(262144, ge=1)

@@ -1,4 +1,4 @@
-"""The models of one running server as its processes hand them to each other: a JSON file beside the model repository."""
+"""The models of one server as its processes hand them to each other: a JSON file beside the model repository."""
 
 from __future__ import annotations
 

@@ -41,12 +41,14 @@ class EncoderProcess:
         canary_timeout_s: float,
         on_restart: Callable[[str], None],
     ) -> None:
-        """Args:
-        plan: How it runs.
-        canaries: Canary pack and dimensions of each model, by its name in the repository.
-        canary_interval_s: Between two canaries.
-        canary_timeout_s: Without any answer to anybody it counts as hung.
-        on_restart: Told the cause of each restart: exit, stub, hang.
+        """Keeps what it works with.
+
+        Args:
+            plan: How it runs.
+            canaries: Canary pack and dimensions of each model, by its name in the repository.
+            canary_interval_s: Between two canaries.
+            canary_timeout_s: Without any answer to anybody it counts as hung.
+            on_restart: Told the cause of each restart: exit, stub, hang.
         """
         self._plan, self._canaries = plan, canaries
         self._interval_s, self._timeout_s = canary_interval_s, canary_timeout_s
@@ -88,7 +90,9 @@ class EncoderProcess:
                 raise ConfigError(f"tritonserver did not start: {self._reason()}")
             if time.monotonic() > deadline:
                 await self._kill()
-                raise ConfigError(f"the encoder was not ready after {self._plan.load_timeout_s:.0f} s (POLARVEC_LOAD_TIMEOUT_S).")
+                raise ConfigError(
+                    f"the encoder was not ready after {self._plan.load_timeout_s:.0f} s (POLARVEC_LOAD_TIMEOUT_S)."
+                )
             await asyncio.sleep(_POLL_S)
 
     async def _answers(self) -> bool:
@@ -187,7 +191,7 @@ class EncoderProcess:
 
         def read() -> float:
             url = f"http://127.0.0.1:{self._plan.metrics_port}/metrics"
-            with urllib.request.urlopen(url, timeout=_LIVE_TIMEOUT_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(url, timeout=_LIVE_TIMEOUT_S) as answer:
                 lines = answer.read().decode().splitlines()
             return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("nv_inference_count{"))
 

@@ -84,7 +84,9 @@ class EmptyText(RequestError):
     reason = "EMPTY_TEXT"
 
     def __init__(self, field: str, index: int) -> None:
-        super().__init__(f"{field}[{index}] is empty or only white space.", field=f"{field}[{index}]", metadata={"index": index})
+        super().__init__(
+            f"{field}[{index}] is empty or only white space.", field=f"{field}[{index}]", metadata={"index": index}
+        )
 
 
 class TextTooLong(RequestError):
@@ -118,7 +120,11 @@ class UnknownPrompt(RequestError):
 
     def __init__(self, prompts: Sequence[str]) -> None:
         known = ", ".join(sorted(prompts)) or "none"
-        super().__init__(f"The model has no such prompt; it has: {known}.", field="prompt_name", metadata={"prompts": ",".join(sorted(prompts))})
+        super().__init__(
+            f"The model has no such prompt; it has: {known}.",
+            field="prompt_name",
+            metadata={"prompts": ",".join(sorted(prompts))},
+        )
 
 
 class UnsupportedDimensions(RequestError):
@@ -141,7 +147,9 @@ class UnsupportedEncoding(RequestError):
 
     def __init__(self, value: int) -> None:
         super().__init__(
-            "encoding must be ENCODING_FLOAT32, _FLOAT16, _INT8 or _BINARY.", field="encoding", metadata={"encoding": value}
+            "encoding must be ENCODING_FLOAT32, _FLOAT16, _INT8 or _BINARY.",
+            field="encoding",
+            metadata={"encoding": value},
         )
 
 
@@ -170,7 +178,9 @@ class UnknownModel(RequestError):
     reason = "UNKNOWN_MODEL"
 
     def __init__(self, models: Sequence[str]) -> None:
-        super().__init__(f"There is no such model here; there are: {', '.join(models)}.", metadata={"models": ",".join(models)})
+        super().__init__(
+            f"There is no such model here; there are: {', '.join(models)}.", metadata={"models": ",".join(models)}
+        )
 
 
 class Unauthenticated(RequestError):
@@ -200,7 +210,9 @@ class Overloaded(RequestError):
     reason = "OVERLOADED"
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__("The server is at its limit; try again after the delay in RetryInfo.", retry_after_s=retry_after_s)
+        super().__init__(
+            "The server is at its limit; try again after the delay in RetryInfo.", retry_after_s=retry_after_s
+        )
 
 
 class QuotaExceeded(RequestError):
@@ -210,7 +222,9 @@ class QuotaExceeded(RequestError):
     reason = "QUOTA_EXCEEDED"
 
     def __init__(self, retry_after_s: float) -> None:
-        super().__init__("The quota of this key is used up; try again after the delay in RetryInfo.", retry_after_s=retry_after_s)
+        super().__init__(
+            "The quota of this key is used up; try again after the delay in RetryInfo.", retry_after_s=retry_after_s
+        )
 
 
 class EncoderUnavailable(RequestError):

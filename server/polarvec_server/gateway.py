@@ -46,8 +46,14 @@ class _RunningModel:
     """One model of one worker: its encoder, its queue, its watch."""
 
     def __init__(
-        self, model: DeployedModel, target: str, settings: Settings, worker_count: int, executor: Executor,
-        metrics: Metrics, health: Health,
+        self,
+        model: DeployedModel,
+        target: str,
+        settings: Settings,
+        worker_count: int,
+        executor: Executor,
+        metrics: Metrics,
+        health: Health,
     ) -> None:
         folder = read_folder(Path(model.folder))
         self.id = folder.id
@@ -159,8 +165,7 @@ class GatewayWorker:
         await server.stop(self._settings.drain_s)
 
     async def _announce(self, ready_fd: int) -> None:
-        while not self._health.ready:
-            await asyncio.sleep(0.02)
+        await self._health.wait_ready()
         os.write(ready_fd, b"1")
         os.close(ready_fd)
 

@@ -26,7 +26,12 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
     metrics_directory = tempfile.mkdtemp(prefix="polarvec-metrics-")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_directory
     workers = WorkerPool(
-        ["worker", f"--deployment={deployment}", f"--triton-target={settings.triton_target}", f"--worker-count={count}"],
+        [
+            "worker",
+            f"--deployment={deployment}",
+            f"--triton-target={settings.triton_target}",
+            f"--worker-count={count}",
+        ],
         worker_environment(settings, metrics_directory),
         count,
         stop_grace_s=settings.drain_s + settings.drain_delay_s,
@@ -48,5 +53,8 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
 
 async def _serve(workers: WorkerPool, settings: Settings, model_count: int, say: Callable[[str], None]) -> None:
     await workers.start()
-    say(f"ready  gRPC {settings.host}:{settings.grpc_port}  HTTP http://{settings.host}:{settings.http_port}  {model_count} model(s)")
+    say(
+        f"ready  gRPC {settings.host}:{settings.grpc_port}  "
+        f"HTTP http://{settings.host}:{settings.http_port}  {model_count} model(s)"
+    )
     await workers.keep_serving()

@@ -31,7 +31,8 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
     """
     source = repository.encoder_source()
     cache = settings.cache_dir.expanduser()
-    configs, deployed = [], []
+    configs: list[EncoderConfig] = []
+    deployed: list[DeployedModel] = []
     for index, name in enumerate(settings.model_names):
         folder = read_folder(pull.obtain(name, settings.models_dir, settings.hub_endpoint or None, say))
         if any(config.folder.id == folder.id for config in configs):
@@ -61,7 +62,9 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
             )
         )
         deployed.append(
-            DeployedModel(str(folder.path), triton_name, inspection.engine, inspection.precision, hashed, str(golden_path))
+            DeployedModel(
+                str(folder.path), triton_name, inspection.engine, inspection.precision, hashed, str(golden_path)
+            )
         )
         say(f"{folder.id}: {inspection.why}")
     if not configs:

@@ -43,7 +43,9 @@ def reserve_ports(settings: Settings) -> list[socket.socket]:
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind((host, port))
         except OSError as error:
-            raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror}); set {name} to another port.") from error
+            raise ConfigError(
+                f"Cannot listen on {host}:{port} ({error.strerror}); set {name} to another port."
+            ) from error
         reserved.append(holder)
     return reserved
 

@@ -1,4 +1,4 @@
-"""`polarvec-server serve`: the whole server on one machine, from a model's name to a ready line, and back to nothing."""
+"""`polarvec-server serve`: the whole server on one machine, from a model's name to a ready line and back."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from polarvec_server.config import Settings
 from polarvec_server.deployment import DeployedModel, write_deployment
 from polarvec_server.encoder_process import EncoderProcess
-from polarvec_server.models.folder import read_folder
+from polarvec_server.models.folder import ModelFolder, read_folder
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.prepare import prepare_models
 from polarvec_server.processes import reserve_ports, until_signal, worker_count
@@ -32,9 +33,11 @@ class Supervisor:
     """Starts, watches and ends every process of a server."""
 
     def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        """Args:
-        settings: Everything.
-        say: Told what a person wants to read: progress and the ready line.
+        """Keeps what it works with.
+
+        Args:
+            settings: Everything.
+            say: Told what a person wants to read: progress and the ready line.
         """
         self._settings, self._say = settings, say
 
@@ -100,9 +103,10 @@ class Supervisor:
             await workers.stop()
             await encoder.stop()
 
-    async def _finishes_before_stop(self, work: asyncio.Future[list[None]]) -> bool:
+    async def _finishes_before_stop(self, work: asyncio.Future[tuple[None, None]]) -> bool:
         """Waits for the work or for the signal to stop; True if the work came first."""
-        await asyncio.wait({work, self._stop}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {work, self._stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             work.result()
             return True
@@ -110,11 +114,14 @@ class Supervisor:
         await asyncio.gather(work, return_exceptions=True)
         return False
 
-    def _say_ready(self, models: Sequence[DeployedModel], folders: dict, count: int, plan: TritonPlan) -> None:
+    def _say_ready(
+        self, models: Sequence[DeployedModel], folders: Mapping[str, ModelFolder], count: int, plan: TritonPlan
+    ) -> None:
         settings = self._settings
         address = f"{settings.host}:{settings.grpc_port}"
         names = ", ".join(
-            f"{folders[m.triton_name].id} ({folders[m.triton_name].dimensions} dimensions, {m.engine} {m.precision})" for m in models
+            f"{folders[m.triton_name].id} ({folders[m.triton_name].dimensions} dimensions, {m.engine} {m.precision})"
+            for m in models
         )
         program = Path(sys.executable).with_name("polarvec")
         self._say(f"ready  gRPC {address}  HTTP http://{settings.host}:{settings.http_port}  model {names}")

@@ -33,15 +33,29 @@ class Metrics:
         )
         self.texts = Counter("polarvec_texts", "Texts embedded", ["model"], registry=registry)
         self.tokens = Counter("polarvec_tokens", "Tokens embedded", ["model"], registry=registry)
-        self.truncated = Counter("polarvec_truncated_texts", "Texts cut at the model's limit", ["model"], registry=registry)
+        self.truncated = Counter(
+            "polarvec_truncated_texts", "Texts cut at the model's limit", ["model"], registry=registry
+        )
         self.held_tokens = Gauge(
-            "polarvec_held_tokens", "Tokens of calls that are in", ["model"], multiprocess_mode="livesum", registry=registry
+            "polarvec_held_tokens",
+            "Tokens of calls that are in",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.in_flight_tokens = Gauge(
-            "polarvec_in_flight_tokens", "Tokens on their way in Triton", ["model"], multiprocess_mode="livesum", registry=registry
+            "polarvec_in_flight_tokens",
+            "Tokens on their way in Triton",
+            ["model"],
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.encoder_up = Gauge(
-            "polarvec_encoder_up", "1 while canary inferences succeed", ["model"], multiprocess_mode="livemin", registry=registry
+            "polarvec_encoder_up",
+            "1 while canary inferences succeed",
+            ["model"],
+            multiprocess_mode="livemin",
+            registry=registry,
         )
         self.canary_seconds = Histogram(
             "polarvec_canary_duration_seconds", "Canary inferences", ["model"], buckets=_SECONDS, registry=registry
@@ -50,7 +64,10 @@ class Metrics:
             "polarvec_event_loop_lag_seconds", "Delay of the event loop", multiprocess_mode="livemax", registry=registry
         )
         self.encoder_restarts = Counter(
-            "polarvec_encoder_restarts", "Restarts of tritonserver by cause: exit, stub, hang", ["cause"], registry=registry
+            "polarvec_encoder_restarts",
+            "Restarts of tritonserver by cause: exit, stub, hang",
+            ["cause"],
+            registry=registry,
         )
         self.worker_restarts = Counter("polarvec_worker_restarts", "Restarts of gateway workers", registry=registry)
 

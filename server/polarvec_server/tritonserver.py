@@ -52,7 +52,8 @@ def find_triton(binary: str, scratch: Path) -> TritonInstall:
     spec = importlib.util.find_spec("pytriton")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(
-            "There is no tritonserver on PATH; install one, or the package nvidia-pytriton (pip install 'polarvec-server[cpu]')."
+            "There is no tritonserver on PATH; install one, or the package nvidia-pytriton "
+            "(pip install 'polarvec-server[cpu]')."
         )
     return _package_triton(Path(spec.submodule_search_locations[0]), scratch)
 
@@ -94,7 +95,7 @@ def _check_machine() -> str:
         ctypes.CDLL(library)
     except OSError:
         raise ConfigError(
-            f"Triton's Python backend needs {library}, which this Python lacks; on Debian and Ubuntu install the package "
+            f"Triton's Python backend needs {library}, which this Python lacks; on Debian and Ubuntu install "
             f"{library.split('.so')[0]}, with pyenv build Python with PYTHON_CONFIGURE_OPTS=--enable-shared."
         ) from None
     return ""
@@ -151,7 +152,7 @@ class TritonPlan:
         """Returns the whole environment: little of ours, so that settings and secrets stay here."""
         kept = ("PATH", "HOME", "USER", "TMPDIR", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
-        # Without UTF-8 mode any non-ASCII output kills the stub; the arrays that numpy touches are too small for threads.
+        # Without UTF-8 mode any non-ASCII output kills the stub; numpy's arrays are too small here for threads.
         fixed = {"PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
         return {**inherited, **fixed, **self.install.environment}
 

@@ -33,13 +33,15 @@ class WorkerPool:
         metrics_directory: str,
         on_restart: Callable[[], None],
     ) -> None:
-        """Args:
-        arguments: What follows `polarvec-server` on a worker's command line.
-        environment: The workers' environment.
-        count: How many.
-        stop_grace_s: How long a worker may drain.
-        metrics_directory: PROMETHEUS_MULTIPROC_DIR.
-        on_restart: Called for each worker that ended by itself.
+        """Keeps what it works with.
+
+        Args:
+            arguments: What follows `polarvec-server` on a worker's command line.
+            environment: The workers' environment.
+            count: How many.
+            stop_grace_s: How long a worker may drain.
+            metrics_directory: PROMETHEUS_MULTIPROC_DIR.
+            on_restart: Called for each worker that ended by itself.
         """
         self._argv = [sys.executable, "-m", "polarvec_server.cli", *arguments]
         self._environment, self._count = environment, count
@@ -71,7 +73,11 @@ class WorkerPool:
                 ready.set_exception(ConfigError(f"a gateway worker ended with status {status} before it was ready."))
                 return
             self._on_restart()
-            backoff_s = _FIRST_BACKOFF_S if time.monotonic() - started > _LAST_BACKOFF_S else min(2 * backoff_s, _LAST_BACKOFF_S)
+            backoff_s = (
+                _FIRST_BACKOFF_S
+                if time.monotonic() - started > _LAST_BACKOFF_S
+                else min(2 * backoff_s, _LAST_BACKOFF_S)
+            )
             _log.error("a worker ended and starts again", worker=index, status=status, in_s=backoff_s)
             await asyncio.sleep(backoff_s)
 
@@ -80,7 +86,9 @@ class WorkerPool:
         read_end, write_end = os.pipe()
         # Workers write their own log lines, JSON or for a console; they pass as they are.
         child = Child(
-            [*self._argv, f"--ready-fd={write_end}"], self._environment, lambda line: print(line, file=sys.stderr)  # noqa: T201
+            [*self._argv, f"--ready-fd={write_end}"],
+            self._environment,
+            lambda line: print(line, file=sys.stderr),  # noqa: T201
         )
         await child.start(pass_fds=(write_end,))
         os.close(write_end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from grpc_health.v1 import health_pb2
@@ -19,6 +20,7 @@ class Health:
         self.servicer = HealthServicer()
         self._up = dict.fromkeys(model_ids, False)
         self._draining = False
+        self._became_ready = asyncio.Event()
 
     @property
     def ready(self) -> bool:
@@ -36,6 +38,12 @@ class Health:
         """Notes that a model came up or went down."""
         self._up[model_id] = up
         await self.publish()
+        if self.ready:
+            self._became_ready.set()
+
+    async def wait_ready(self) -> None:
+        """Returns when every model has served once."""
+        await self._became_ready.wait()
 
     async def drain(self) -> None:
         """Says NOT_SERVING for everything from now on."""

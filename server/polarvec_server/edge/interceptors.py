@@ -19,20 +19,22 @@ from polarvec_server.telemetry import Metrics
 _log = structlog.get_logger("polarvec.calls")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MALFORMED = object()
-Handler = grpc.RpcMethodHandler
+Handler = grpc.RpcMethodHandler[Any, Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """One table of errors, one log line and one set of metrics for every call of the services it is told of."""
 
     def __init__(self, metrics: Metrics, service_prefix: str) -> None:
-        """Args:
-        metrics: Where calls are counted.
-        service_prefix: Calls of other services (health, reflection) pass untouched.
+        """Keeps what it works with.
+
+        Args:
+            metrics: Where calls are counted.
+            service_prefix: Calls of other services (health, reflection) pass untouched.
         """
         self._metrics, self._prefix = metrics, service_prefix
 
-    async def intercept_service(
+    async def intercept_service(  # type: ignore[override]
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
     ) -> Handler:
         """Returns the handler of the method with this interceptor around it."""
@@ -73,12 +75,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
 
-def _safe(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Plain grpc.aio answers bytes that are no message with UNKNOWN and the exception's text; this lets the call end properly."""
+def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Marks bytes that are no message; plain grpc.aio would answer UNKNOWN with the exception's text."""
 
     def read(data: bytes) -> Any:
         try:
-            return deserialize(data)
+            return deserialize(data) if deserialize else data
         except Exception:
             return _MALFORMED
 

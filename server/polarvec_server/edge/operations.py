@@ -28,9 +28,7 @@ def make_app(health: Health) -> Starlette:
     async def readyz(_: Request) -> Response:
         return JSONResponse({"status": "ready" if health.ready else "not ready"}, 200 if health.ready else 503)
 
-    return Starlette(
-        routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
-    )
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
 class HttpServer(uvicorn.Server):

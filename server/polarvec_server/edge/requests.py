@@ -7,24 +7,25 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_server.errors import InvalidField, UnknownInputType, UnsupportedEncoding
 from polarvec_server.pipeline.values import Encoding, InputType, Priority, TextOptions, Truncation, VectorOptions
 
-_INPUT_TYPES = {
+# Keyed by int, because proto3 enums are open: a newer client may send any number.
+_INPUT_TYPES: dict[int, InputType] = {
     pb.INPUT_TYPE_QUERY: InputType.QUERY,
     pb.INPUT_TYPE_DOCUMENT: InputType.DOCUMENT,
     pb.INPUT_TYPE_RAW: InputType.RAW,
 }
-_TRUNCATIONS = {
+_TRUNCATIONS: dict[int, Truncation] = {
     pb.TRUNCATION_UNSPECIFIED: Truncation.REFUSE,
     pb.TRUNCATION_END: Truncation.END,
     pb.TRUNCATION_START: Truncation.START,
 }
-_ENCODINGS = {
+_ENCODINGS: dict[int, Encoding] = {
     pb.ENCODING_UNSPECIFIED: Encoding.FLOAT32,
     pb.ENCODING_FLOAT32: Encoding.FLOAT32,
     pb.ENCODING_FLOAT16: Encoding.FLOAT16,
     pb.ENCODING_INT8: Encoding.INT8,
     pb.ENCODING_BINARY: Encoding.BINARY,
 }
-_PRIORITIES = {pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE, pb.PRIORITY_BULK: Priority.BULK}
+_PRIORITIES: dict[int, Priority] = {pb.PRIORITY_INTERACTIVE: Priority.INTERACTIVE, pb.PRIORITY_BULK: Priority.BULK}
 ENCODING_NUMBERS = {
     Encoding.FLOAT32: pb.ENCODING_FLOAT32,
     Encoding.FLOAT16: pb.ENCODING_FLOAT16,

@@ -92,7 +92,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         priority = requests.read_priority(request.priority, InputType.QUERY)
         record = current_record.get()
         record.model, record.timed = model.id, True
-        queries, documents = await self._embed_both(model, request, truncation, priority, self._deadline(context), record)
+        queries, documents = await self._embed_both(
+            model, request, truncation, priority, self._deadline(context), record
+        )
         top_k = min(request.top_k or len(request.documents), len(request.documents))
         return pb.RankResponse(
             model=model.id,
@@ -103,7 +105,12 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         )
 
     async def _embed_both(
-        self, model: ServedModel, request: pb.RankRequest, truncation: Truncation, priority: Priority, deadline: float,
+        self,
+        model: ServedModel,
+        request: pb.RankRequest,
+        truncation: Truncation,
+        priority: Priority,
+        deadline: float,
         record: CallRecord,
     ) -> tuple[Embedded, Embedded]:
         """Embeds queries and documents side by side; the first failure ends both."""
@@ -133,7 +140,9 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         for index, count in enumerate(tokenized.full_counts.tolist()):
             ids = tokenized.token_ids[tokenized.offsets[index] : tokenized.offsets[index + 1]].tolist()
             texts.append(
-                pb.TokenizedText(token_count=count, too_long=count > limit, token_ids=ids if request.include_ids else ())
+                pb.TokenizedText(
+                    token_count=count, too_long=count > limit, token_ids=ids if request.include_ids else ()
+                )
             )
         return pb.TokenizeResponse(model=model.id, texts=texts, max_token_count=limit)
 

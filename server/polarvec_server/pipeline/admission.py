@@ -24,7 +24,8 @@ def estimate_tokens(texts: Sequence[str], prompt: str, max_tokens: int) -> int:
     """Guesses the tokens of texts from their characters; no text counts for more than the model reads."""
     prompt_characters = len(prompt)
     return sum(
-        min(max_tokens, int((prompt_characters + len(text)) / _CHARACTERS_PER_TOKEN) + _SPECIAL_TOKENS) for text in texts
+        min(max_tokens, int((prompt_characters + len(text)) / _CHARACTERS_PER_TOKEN) + _SPECIAL_TOKENS)
+        for text in texts
     )
 
 
@@ -50,9 +51,11 @@ class Admission:
     """The token budget of one worker and one model."""
 
     def __init__(self, budget_tokens: int, tokens_per_s: Callable[[], float | None]) -> None:
-        """Args:
-        budget_tokens: Most tokens held at a time; a larger call is let in when nothing else is there.
-        tokens_per_s: The measured rate of the encoder, None until there is one.
+        """Keeps what it works with.
+
+        Args:
+            budget_tokens: Most tokens held at a time; a larger call is let in when nothing else is there.
+            tokens_per_s: The measured rate of the encoder, None until there is one.
         """
         self._budget = budget_tokens
         self._tokens_per_s = tokens_per_s

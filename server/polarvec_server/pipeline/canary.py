@@ -52,7 +52,9 @@ class CanaryPack:
 
     def matches(self, vectors: NDArray[np.float32]) -> bool:
         """Tells whether (1, D) pooled vectors are, within the tolerance of any precision, the stored one."""
-        cosine = float(vectors[0] @ self.vector) / (float(np.linalg.norm(vectors[0])) * float(np.linalg.norm(self.vector)))
+        cosine = float(vectors[0] @ self.vector) / (
+            float(np.linalg.norm(vectors[0])) * float(np.linalg.norm(self.vector))
+        )
         return cosine >= _MIN_COSINE
 
 
@@ -70,14 +72,16 @@ class Canary:
         on_change: Callable[[bool], Awaitable[None]],
         on_seconds: Callable[[float], None],
     ) -> None:
-        """Args:
-        encoder: The model.
-        canary_pack: What is sent.
-        interval_s: Between two canaries; calls that the encoder answers meanwhile count as canaries.
-        timeout_s: Without any answer the encoder counts as down.
-        last_answer: When the encoder last answered a call, on the clock of time.monotonic.
-        on_change: Awaited with True or False when the encoder comes up or goes down.
-        on_seconds: Told how long a canary took.
+        """Keeps what it works with.
+
+        Args:
+            encoder: The model.
+            canary_pack: What is sent.
+            interval_s: Between two canaries; calls that the encoder answers meanwhile count as canaries.
+            timeout_s: Without any answer the encoder counts as down.
+            last_answer: When the encoder last answered a call, on the clock of time.monotonic.
+            on_change: Awaited with True or False when the encoder comes up or goes down.
+            on_seconds: Told how long a canary took.
         """
         self._encoder, self._pack = encoder, canary_pack
         self._interval_s, self._timeout_s = interval_s, timeout_s

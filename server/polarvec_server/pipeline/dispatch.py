@@ -128,7 +128,9 @@ class Dispatcher:
         if self._refusing:
             raise EncoderUnavailable
         done = asyncio.get_running_loop().create_future()
-        job = _Job(priority, math.inf if deadline is None else deadline, deque((p, 1) for p in packs), [], len(packs), done)
+        job = _Job(
+            priority, math.inf if deadline is None else deadline, deque((p, 1) for p in packs), [], len(packs), done
+        )
         job.virtual_time = self._clocks[priority]
         self._jobs.add(job)
         self._push(job)

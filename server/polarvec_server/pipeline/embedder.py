@@ -107,7 +107,7 @@ class Embedder:
         return Embedded(postprocess.shape_vectors(pooled, options), tokenized)
 
     async def tokenize(self, texts: Sequence[str], options: TextOptions) -> Tokenized:
-        """Counts tokens; texts may be empty, and too long ones are cut as `options` say, with their full counts kept."""
+        """Counts tokens; texts may be empty, and too long ones are cut as `options` say."""
         prompt = self._check(texts, options, allow_empty=True)
         return await self._tokenize(texts, prompt, options, Timings())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polarvec_server.pipeline.values import Pack, Tokenized
 
@@ -27,6 +28,6 @@ def make_packs(tokenized: Tokenized, pack_tokens: int) -> list[Pack]:
     return packs
 
 
-def _pack(tokenized: Tokenized, rows: np.ndarray) -> Pack:
+def _pack(tokenized: Tokenized, rows: NDArray[np.int64]) -> Pack:
     pieces = [tokenized.token_ids[tokenized.offsets[row] : tokenized.offsets[row + 1]] for row in rows]
     return Pack(np.concatenate(pieces), tokenized.lengths[rows].astype(np.int32), rows)

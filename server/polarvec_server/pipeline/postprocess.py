@@ -43,7 +43,8 @@ def shape_vectors(pooled: NDArray[np.float32], options: VectorOptions) -> NDArra
         raise NonFinite
     if options.unnormalized:
         return np.ascontiguousarray(vectors, np.float32)
-    return (vectors / norms[:, None]).astype(np.float32)
+    unit: NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
+    return unit
 
 
 def encode_vectors(vectors: NDArray[np.float32], encoding: Encoding) -> EncodedVectors:

@@ -39,10 +39,12 @@ class TritonEncoder:
     """One model of a tritonserver, for packs."""
 
     def __init__(self, target: str, triton_name: str, dimensions: int) -> None:
-        """Args:
-        target: gRPC address, such as unix:/run/triton/grpc:0.
-        triton_name: The model's name in the model repository.
-        dimensions: D, held against what comes back.
+        """Keeps what it works with.
+
+        Args:
+            target: gRPC address, such as unix:/run/triton/grpc:0.
+            triton_name: The model's name in the model repository.
+            dimensions: D, held against what comes back.
         """
         self._name, self._dimensions = triton_name, dimensions
         self._channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
@@ -109,12 +111,14 @@ class TritonEncoder:
             raise InternalError
         vectors = np.frombuffer(raw["embeddings"], "<f4").reshape(-1, self._dimensions)
         if not np.isfinite(vectors).all():
-            _log.error("the encoder produced numbers that are not finite", model=self._name, texts=int(pack.lengths.size))
+            _log.error(
+                "the encoder produced numbers that are not finite", model=self._name, texts=int(pack.lengths.size)
+            )
             raise NonFinite
         return vectors
 
     def _translate(self, error: grpc.aio.AioRpcError) -> Exception:
-        """Maps by message, because Triton says UNAVAILABLE for four different things. No text of Triton's leaves here."""
+        """Maps by message: Triton says UNAVAILABLE for four different things. None of its texts leaves here."""
         code, text = error.code(), error.details() or ""
         if "Request timeout expired" in text:
             return DeadlineExceeded()

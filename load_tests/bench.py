@@ -1,0 +1,198 @@
+"""What the server costs: served tokens a second and latencies beside the engine called directly, in one run.
+
+Engine and server take turns, so that both see the same machine; the ratio is what counts. Run with `make bench`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from polarvec import AsyncClient
+
+ROOT = Path(__file__).resolve().parents[1]
+FAQ = ROOT / "tests" / "data" / "debian-faq-ko" / "faq.jsonl"
+ENCODER = ROOT / "model_repository" / "encoder" / "1"
+DOCUMENTS_A_CALL = 32
+READY_TIMEOUT_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One measurement: texts and tokens done, seconds taken, milliseconds of each call."""
+
+    tokens: int
+    seconds: float
+    latencies_ms: list[float]
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
+
+
+def corpus() -> tuple[list[str], list[str]]:
+    """Korean questions, and answers of all lengths: real texts, in a fixed order that mixes the lengths."""
+    with FAQ.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [row["question_ko"] for row in rows], [row["answer_ko"] for row in rows]
+
+
+def engine_round(model: Path, pooling: str, precision: str, ids: Sequence[Sequence[int]], seconds: float) -> Round:
+    """The engine alone, in a process of its own, all texts of a round in one batch after the other."""
+    request = {"model": str(model), "pooling": pooling, "precision": precision, "ids": list(ids), "seconds": seconds}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("engine_alone.py"))],
+        input=json.dumps(request),
+        env={**os.environ, "PYTHONPATH": str(ENCODER)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return Round(**json.loads(done.stdout.splitlines()[-1]))
+
+
+async def server_round(
+    target: str, calls: Sequence[Sequence[str]], input_type: str, callers: int, seconds: float
+) -> Round:
+    """Closed loop: `callers` callers, each with one call at a time, for about `seconds`."""
+    latencies: list[float] = []
+    tokens, turn = 0, 0
+    async with AsyncClient(target, timeout_s=300) as client:
+        await client.embed_detailed(list(calls[0]), input_type=input_type, truncation="end")
+        started = time.monotonic()
+
+        async def caller() -> None:
+            nonlocal tokens, turn
+            while time.monotonic() - started < seconds:
+                texts = calls[turn % len(calls)]
+                turn += 1
+                sent = time.monotonic()
+                result = await client.embed_detailed(list(texts), input_type=input_type, truncation="end")
+                latencies.append((time.monotonic() - sent) * 1e3)
+                tokens += sum(result.token_counts)
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return Round(tokens, time.monotonic() - started, latencies)
+
+
+class Server:
+    """`polarvec-server serve` for the time of a benchmark."""
+
+    def __init__(self, model: str, precision: str) -> None:
+        """Start it and wait for its ready line."""
+        ports = [_free_port(), _free_port()]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("POLARVEC_")}
+        kept = {name: value for name, value in os.environ.items() if name == "POLARVEC_CACHE_DIR"}
+        self.target = f"127.0.0.1:{ports[0]}"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "polarvec_server.cli", "serve", model],
+            env={
+                **environment,
+                **kept,
+                "POLARVEC_PRECISION": precision,
+                "POLARVEC_GRPC_PORT": str(ports[0]),
+                "POLARVEC_HTTP_PORT": str(ports[1]),
+                "POLARVEC_LOG_LEVEL": "error",
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("ready"):
+                print(line.strip())
+                return
+        sys.exit("the server did not start")
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def measure(server: Server, rounds: int, seconds: float) -> list[str]:
+    """Runs engine and server in turns and returns the rows of the table."""
+    questions, answers = corpus()
+    async with AsyncClient(server.target, timeout_s=300) as client:
+        model = await client.model()
+        tokenized = {
+            "query": await client.tokenize(questions, input_type="query", include_ids=True),
+            "document": await client.tokenize(answers, input_type="document", include_ids=True),
+        }
+    from polarvec_server.config import load_settings
+    from polarvec_server.models.folder import read_folder
+    from polarvec_server.models.store import resolve
+
+    folder = read_folder(resolve(model.id, load_settings(model=model.id).models_dir))
+    works = {
+        "queries, 1 text a call": ("query", [[text] for text in questions]),
+        f"documents, {DOCUMENTS_A_CALL} texts a call": (
+            "document",
+            [answers[start : start + DOCUMENTS_A_CALL] for start in range(0, len(answers) - DOCUMENTS_A_CALL, 11)],
+        ),
+    }
+    rows = []
+    for name, (input_type, calls) in works.items():
+        ids = [text.token_ids for text in tokenized[input_type]]
+        lengths = np.array([len(text_ids) for text_ids in ids])
+        rows.append(
+            f"\n{name}: {lengths.min()} to {lengths.max()} tokens, mean {lengths.mean():.0f}; {model.precision}"
+        )
+        rows.append(
+            "\n| callers | served tokens/s | engine tokens/s | ratio | p50 ms | p99 ms |\n|---|---|---|---|---|---|"
+        )
+        for callers in (1, 8, 64):
+            served, alone = [], []
+            for _ in range(rounds):
+                alone.append(engine_round(folder.encoder_path, folder.pooling, model.precision, ids, seconds))
+                served.append(await server_round(server.target, calls, input_type, callers, seconds))
+            ratio = statistics.median(s.tokens_per_s / a.tokens_per_s for s, a in zip(served, alone, strict=True))
+            latencies = np.concatenate([r.latencies_ms for r in served])
+            rows.append(
+                f"| {callers} | {statistics.median(r.tokens_per_s for r in served):,.0f} "
+                f"| {statistics.median(r.tokens_per_s for r in alone):,.0f} | {ratio:.2f} "
+                f"| {np.percentile(latencies, 50):.1f} | {np.percentile(latencies, 99):.1f} |"
+            )
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="e5-small")
+    parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"])
+    parser.add_argument("--rounds", type=int, default=3, help="engine and server take turns so many times")
+    parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
+    arguments = parser.parse_args()
+    server = Server(arguments.model, arguments.precision)
+    try:
+        rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds))
+    finally:
+        server.stop()
+    print("\n" + "\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()

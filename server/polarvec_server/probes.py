@@ -1,0 +1,49 @@
+"""What container probes run: does a gateway say SERVING, does tritonserver compute the right vector."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from polarvec_server.deployment import read_deployment
+from polarvec_server.errors import ConfigError, PolarvecServerError
+from polarvec_server.models.folder import read_folder
+from polarvec_server.pipeline.canary import CanaryPack
+from polarvec_server.pipeline.triton import TritonEncoder
+from polarvec_server.pipeline.values import Priority
+
+_GATEWAY_TIMEOUT_S = 3.0
+
+
+def probe_gateway(target: str, service: str) -> None:
+    """Raises ConfigError unless the gateway says that a service is SERVING."""
+    with grpc.insecure_channel(target) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
+        try:
+            answer = check(health_pb2.HealthCheckRequest(service=service), timeout=_GATEWAY_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise ConfigError(f"{target} does not answer ({error.code().name}).") from None
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        raise ConfigError(f"{target} is not serving.")
+
+
+async def probe_encoder(deployment: Path, target: str, timeout_s: float) -> None:
+    """Raises ConfigError unless every model gives its golden vector in time."""
+    if not target:
+        raise ConfigError("Set POLARVEC_TRITON_TARGET to tritonserver's gRPC address, such as unix:/run/triton/grpc:0.")
+    for model in read_deployment(deployment):
+        canary = CanaryPack.read(Path(model.golden_path))
+        encoder = TritonEncoder(target, model.triton_name, read_folder(Path(model.folder)).dimensions)
+        try:
+            # The process ends after this, so nothing of the call outlives a time-out.
+            async with asyncio.timeout(timeout_s):
+                vectors = await encoder.encode(canary.pack, Priority.INTERACTIVE, None)
+        except (TimeoutError, PolarvecServerError) as error:
+            raise ConfigError(f"{model.triton_name} does not answer a canary.") from error
+        finally:
+            await encoder.close()
+        if not canary.matches(vectors):
+            raise ConfigError(f"{model.triton_name} answers a canary with another vector than its golden one.")

@@ -1,0 +1,125 @@
+"""Starting and stopping: side by side, in the way of others, with nothing left behind."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import psutil
+import pytest
+from polarvec import Client
+from server_process import ServerProcess, wait_until
+
+
+def run_serve(cache, **settings):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("POLARVEC_")} | {
+        f"POLARVEC_{name.upper()}": str(value) for name, value in {"cache_dir": cache, **settings}.items()
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "polarvec_server.cli", "serve"], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_stopping_leaves_nothing_behind(tiny_model, cache, number):
+    server = ServerProcess(tiny_model, cache, workers=2).wait_ready()
+    processes = server.processes()
+    assert len(server.workers()) == 2 and server.leftovers()
+    with Client(server.target) as client:
+        assert client.embed_queries("안녕").shape == (64,)
+    assert server.stop(number) == 0
+    assert server.leftovers() == []
+    gone, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive, alive
+
+
+def test_servers_run_side_by_side(tiny_server, tiny_model, cache):
+    other = ServerProcess(tiny_model, cache, workers=1).wait_ready()
+    try:
+        for server in (tiny_server, other):
+            with Client(server.target) as client:
+                assert client.embed_queries("나란히").shape == (64,)
+    finally:
+        assert other.stop() == 0
+    with Client(tiny_server.target) as client:
+        assert client.embed_queries("아직 있다").shape == (64,)
+
+
+def test_a_killed_supervisor_takes_its_processes_along_and_the_next_start_cleans_up(tiny_model, cache):
+    server = ServerProcess(tiny_model, cache, workers=1).wait_ready()
+    processes = server.processes()
+    psutil.Process(server.pid).kill()
+    server.wait_ended()
+    _, alive = psutil.wait_procs(processes, timeout=25)
+    assert not alive, alive
+    assert server.leftovers()
+    following = ServerProcess(tiny_model, cache, workers=1).wait_ready()
+    try:
+        assert server.leftovers() == []
+    finally:
+        following.stop()
+        server.kill()
+
+
+@pytest.mark.parametrize("setting", ["grpc_port", "http_port"])
+def test_a_taken_port_is_named(tiny_model, cache, tiny_server, setting):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        probe.listen(1)
+        settings = {"grpc_port": 0, "http_port": 0} | {setting: probe.getsockname()[1]}
+        free = iter(range(42000, 42010))
+        settings = {name: port or next(free) for name, port in settings.items()}
+        done = run_serve(cache, model=tiny_model, **settings)
+    assert done.returncode == 1
+    assert f"set POLARVEC_{setting.upper()} to another port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cache, tiny_server):
+    done = run_serve(cache, model=tiny_model, grpc_port=tiny_server.grpc_port, http_port=42011)
+    assert done.returncode == 1 and "POLARVEC_GRPC_PORT" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"model": "no-such-folder/deep/er"}, "no-such-folder"),
+        ({"model": "."}, "config.json"),
+        ({"model": "tiny", "precision": "int8"}, "int8"),
+        ({"model": "tiny", "engine": "cuda"}, "cuda"),
+        ({"model": "tiny", "grpc_prot": "1"}, "POLARVEC_GRPC_PORT"),
+        ({"model": "tiny,tiny"}, "twice"),
+        ({"model": ","}, "no model"),
+        ({"model": "tiny", "triton_binary": "/no/such/triton"}, "/no/such/triton"),
+    ],
+)
+def test_what_cannot_start_says_why_in_a_sentence(tiny_model, cache, settings, sentence, tmp_path):
+    done = run_serve(cache, grpc_port=42020, http_port=42021, hub_endpoint="http://127.0.0.1:9", **settings)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_triton_listens_nowhere_but_on_its_metrics_port(tiny_server):
+    listening = [c.laddr for c in tiny_server.triton().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    assert [address.ip for address in listening] == ["127.0.0.1"]
+
+
+def test_calls_in_progress_are_finished_when_the_server_stops(tiny_model, cache):
+    import threading
+
+    server = ServerProcess(tiny_model, cache, workers=1).wait_ready()
+    results = []
+
+    def ask():
+        with Client(server.target) as client:
+            results.append(client.embed_documents(["느린 문서 " * 1500] * 40, truncation="end", timeout_s=60).shape)
+
+    caller = threading.Thread(target=ask)
+    caller.start()
+    wait_until(lambda: "polarvec_held_tokens" in (m := server.http("/metrics")[1])
+               and float(m.split('polarvec_held_tokens{model="tiny"} ')[1].split("\n")[0]) > 0, 30, "a call is in")
+    assert server.stop(signal.SIGTERM) == 0
+    caller.join(30)
+    assert results == [(40, 64)]

@@ -1,0 +1,94 @@
+import asyncio
+
+import pytest
+from polarvec_server.errors import Overloaded
+from polarvec_server.pipeline.admission import Admission, estimate_tokens
+from polarvec_server.pipeline.values import Priority
+
+BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
+
+
+def test_a_call_is_refused_when_the_budget_is_used_up():
+    admission = Admission(100, lambda: 50.0)
+    with admission.admit(80, BULK, 30.0):
+        with pytest.raises(Overloaded) as caught:
+            admission.admit(40, BULK, 30.0)
+        # 20 tokens too many at 50 a second, within the jitter of a fifth.
+        assert 0.3 <= caught.value.retry_after_s <= 0.5
+        with admission.admit(20, BULK, 30.0):
+            assert admission.held_tokens == 100
+    assert admission.held_tokens == 0
+
+
+def test_a_call_larger_than_the_budget_is_let_in_alone():
+    admission = Admission(100, lambda: None)
+    with admission.admit(500, BULK, None), pytest.raises(Overloaded):
+        admission.admit(1, BULK, None)
+
+
+def test_the_exact_count_replaces_the_estimate():
+    admission = Admission(100, lambda: None)
+    with admission.admit(90, BULK, None) as ticket:
+        ticket.settle(10)
+        admission.admit(90, BULK, None)
+
+
+def test_a_call_that_would_wait_past_its_deadline_is_refused_at_once():
+    admission = Admission(10_000, lambda: 10.0)
+    with admission.admit(100, BULK, None):
+        with pytest.raises(Overloaded):
+            admission.admit(1, BULK, 1.0)
+        # Interactive calls overtake bulk.
+        admission.admit(1, INTERACTIVE, 1.0)
+
+
+async def test_streams_wait_for_room_in_order():
+    admission = Admission(100, lambda: None)
+    first = admission.admit(100, BULK, None)
+    order = []
+
+    async def enter(name, tokens):
+        ticket = await admission.wait_for_room(tokens, BULK)
+        order.append(name)
+        return ticket
+
+    waiting = [
+        asyncio.create_task(enter("a", 60)),
+        asyncio.create_task(enter("b", 60)),
+        asyncio.create_task(enter("c", 10)),
+    ]
+    await asyncio.sleep(0)
+    assert order == []
+    first.settle(0)
+    ticket = await waiting[0]
+    assert order == ["a"] and not waiting[1].done() and not waiting[2].done()
+    ticket.settle(0)
+    await asyncio.gather(*waiting)
+    assert order == ["a", "b", "c"]
+
+
+async def test_a_stream_that_gives_up_waiting_leaves_its_room_to_others():
+    admission = Admission(100, lambda: None)
+    first = admission.admit(100, BULK, None)
+    gone = asyncio.create_task(admission.wait_for_room(50, BULK))
+    await asyncio.sleep(0)
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    # Cancelled at the very moment at which it is let in.
+    late = asyncio.create_task(admission.wait_for_room(50, BULK))
+    await asyncio.sleep(0)
+    first.settle(0)
+    late.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await late
+    assert admission.held_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("texts", "tokens"),
+    [(["x" * 25], 12), (["x" * 10**6], 512), (["x"] * 3, 6)],
+    ids=["short", "at most the limit", "many"],
+)
+def test_estimates(texts, tokens):
+    assert estimate_tokens(texts, "", 512) == tokens

@@ -1,0 +1,210 @@
+import asyncio
+import time
+
+import numpy as np
+import pytest
+from polarvec_server.errors import DeadlineExceeded, EncoderDied, EncoderUnavailable, NonFinite
+from polarvec_server.pipeline.dispatch import Dispatcher
+from polarvec_server.pipeline.values import Pack, Priority, Timings
+
+BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
+
+
+def pack(name, tokens=10):
+    return Pack(np.full(tokens, name, np.int32), np.array([tokens], np.int32), np.zeros(1, np.int64))
+
+
+class GateEncoder:
+    """Answers in the order in which the test opens its gate; it stands where faults have to be injected."""
+
+    def __init__(self):
+        self.sent, self.timeouts, self._gates = [], [], []
+
+    async def encode(self, pack, priority, time_left_s):
+        gate = asyncio.get_running_loop().create_future()
+        self.sent.append(int(pack.token_ids[0]))
+        self.timeouts.append(time_left_s)
+        self._gates.append(gate)
+        error = await gate
+        if error:
+            raise error
+        return np.full((1, 4), pack.token_ids[0], np.float32)
+
+    async def open(self, count=1, error=None):
+        for _ in range(count):
+            self._gates.pop(0).set_result(error)
+            for _ in range(4):
+                await asyncio.sleep(0)
+
+
+def start(dispatcher, names, priority=BULK, deadline=None, tokens=10):
+    packs = [pack(name, tokens) for name in names]
+    return asyncio.create_task(dispatcher.run(packs, priority, deadline, Timings()))
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def encoder():
+    return GateEncoder()
+
+
+@pytest.fixture
+async def dispatcher(encoder):
+    dispatcher = Dispatcher(encoder, 20)
+    dispatcher.set_available(True)
+    return dispatcher
+
+
+async def test_only_a_window_of_tokens_is_in_flight(encoder, dispatcher):
+    call = start(dispatcher, [1, 2, 3, 4, 5])
+    await settle()
+    assert encoder.sent == [1, 2]
+    assert dispatcher.in_flight_tokens == 20
+    await encoder.open()
+    assert encoder.sent == [1, 2, 3]
+    await encoder.open(4)
+    assert [int(vectors[0, 0]) for _, vectors in await call] == [1, 2, 3, 4, 5]
+    assert dispatcher.in_flight_tokens == 0
+
+
+async def test_a_pack_larger_than_the_window_goes_alone(encoder, dispatcher):
+    small, large = start(dispatcher, [1]), start(dispatcher, [2], tokens=50)
+    await settle()
+    assert encoder.sent == [1]
+    await encoder.open()
+    assert encoder.sent == [1, 2]
+    await encoder.open()
+    await asyncio.gather(small, large)
+
+
+async def test_queries_overtake_documents(encoder, dispatcher):
+    bulk = start(dispatcher, [1, 2, 3, 4])
+    await settle()
+    query = start(dispatcher, [9], INTERACTIVE)
+    await settle()
+    await encoder.open(2)
+    assert encoder.sent == [1, 2, 9, 3]
+    await encoder.open(3)
+    await asyncio.gather(bulk, query)
+
+
+async def test_calls_take_turns(encoder, dispatcher):
+    huge = start(dispatcher, range(100, 120))
+    await settle()
+    small = start(dispatcher, [1, 2])
+    await settle()
+    await encoder.open(6)
+    assert encoder.sent.index(2) <= 6
+    await encoder.open(16)
+    await asyncio.gather(huge, small)
+
+
+async def test_the_time_left_goes_along(encoder, dispatcher):
+    call = start(dispatcher, [1], deadline=time.monotonic() + 5)
+    await settle()
+    assert 4 < encoder.timeouts[0] <= 5
+    await encoder.open()
+    await call
+
+
+async def test_expired_work_is_never_sent(encoder, dispatcher):
+    blocking = start(dispatcher, [1, 2])
+    await settle()
+    late = start(dispatcher, [7], deadline=time.monotonic() + 0.05)
+    with pytest.raises(DeadlineExceeded):
+        await late
+    await encoder.open(2)
+    await blocking
+    assert encoder.sent == [1, 2]
+
+
+async def test_work_of_a_caller_that_left_is_never_sent(encoder, dispatcher):
+    blocking, gone = start(dispatcher, [1, 2]), start(dispatcher, [7])
+    await settle()
+    gone.cancel()
+    await settle()
+    await encoder.open(2)
+    await blocking
+    assert encoder.sent == [1, 2]
+
+
+async def test_a_cancelled_caller_does_not_cancel_what_was_sent(encoder, dispatcher):
+    call = start(dispatcher, [1])
+    await settle()
+    call.cancel()
+    await settle()
+    assert dispatcher.in_flight_tokens == 10
+    await encoder.open()
+    assert dispatcher.in_flight_tokens == 0
+
+
+async def test_packs_are_sent_again_after_the_encoder_died(encoder, dispatcher):
+    deaths = []
+    dispatcher.when_encoder_dies(lambda: deaths.append(1))
+    call = start(dispatcher, [1, 2])
+    await settle()
+    await encoder.open(2, EncoderDied())
+    assert encoder.sent == [1, 2] and deaths
+    dispatcher.set_available(True)
+    await settle()
+    assert sorted(encoder.sent[2:]) == [1, 2]
+    await encoder.open(2)
+    assert sorted(int(vectors[0, 0]) for _, vectors in await call) == [1, 2]
+
+
+async def test_a_pack_that_kills_the_encoder_twice_is_given_up(encoder, dispatcher):
+    call = start(dispatcher, [1])
+    await settle()
+    for _ in range(2):
+        await encoder.open(1, EncoderDied())
+        dispatcher.set_available(True)
+        await settle()
+    with pytest.raises(EncoderUnavailable):
+        await call
+    assert encoder.sent == [1, 1]
+
+
+async def test_one_failed_pack_fails_its_call_only(encoder, dispatcher):
+    bad, good = start(dispatcher, [1, 3, 4]), start(dispatcher, [2])
+    await settle()
+    await encoder.open(1, NonFinite())
+    with pytest.raises(NonFinite):
+        await bad
+    await encoder.open(2)
+    assert len(await good) == 1
+    assert 4 not in encoder.sent
+
+
+async def test_calls_are_refused_while_the_encoder_stays_away(encoder):
+    dispatcher = Dispatcher(encoder, 20)
+    with pytest.raises(EncoderUnavailable):
+        await start(dispatcher, [1])
+    dispatcher.set_available(True)
+    call = start(dispatcher, [1])
+    await settle()
+    dispatcher.set_available(False)
+    waiting = start(dispatcher, [2])
+    await settle()
+    assert not waiting.done()
+    dispatcher.refuse_all()
+    with pytest.raises(EncoderUnavailable):
+        await waiting
+    with pytest.raises(EncoderUnavailable):
+        await call
+    await encoder.open()
+
+
+async def test_the_rate_counts_busy_time_only(encoder, dispatcher):
+    assert dispatcher.tokens_per_s() is None
+    for name in range(5):
+        call = start(dispatcher, [name])
+        await settle()
+        await asyncio.sleep(0.01)
+        await encoder.open()
+        await call
+        await asyncio.sleep(0.05)
+    assert 200 < dispatcher.tokens_per_s() < 1100
