@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
-_PR_SET_PDEATHSIG = 1
+from polarvec_server import launch
+
 # A longer line is cut in the log; readline() would fail on it.
 _LONGEST_LINE_BYTES = 1 << 20
 
@@ -37,6 +38,7 @@ class Child:
         self._argv, self._environment, self._on_line = list(argv), dict(environment), on_line
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._exited = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -44,21 +46,15 @@ class Child:
         return self._process.pid if self._process else 0
 
     @property
-    def returncode(self) -> int | None:
-        """The exit status; None while it runs."""
-        return self._process.returncode if self._process else None
+    def ended(self) -> bool:
+        """Whether it was started and has ended."""
+        return self._exited.is_set()
 
     async def start(self, pass_fds: Sequence[int] = ()) -> None:
         """Starts the process."""
-        libc = ctypes.CDLL(None)
-        parent = os.getpid()
-
-        def die_with_parent() -> None:
-            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:
-                os._exit(1)
-
+        launcher = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid())]
         self._process = await asyncio.create_subprocess_exec(
+            *launcher,
             *self._argv,
             env=self._environment,
             stdin=asyncio.subprocess.DEVNULL,
@@ -66,11 +62,23 @@ class Child:
             stderr=asyncio.subprocess.STDOUT,
             # A Ctrl-C on the terminal reaches the supervisor only, which then stops things in order.
             start_new_session=True,
-            preexec_fn=die_with_parent,
             pass_fds=pass_fds,
             limit=_LONGEST_LINE_BYTES,
         )
         self._reader = asyncio.create_task(self._read())
+        self._watch_exit(self._process.pid)
+
+    def _watch_exit(self, pid: int) -> None:
+        """Learns of the end at once: asyncio's own wait() also waits for the last grandchild to close the output."""
+        loop = asyncio.get_running_loop()
+        pidfd = os.pidfd_open(pid)
+
+        def on_exit() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            self._exited.set()
+
+        loop.add_reader(pidfd, on_exit)
 
     async def _read(self) -> None:
         assert self._process is not None and self._process.stdout is not None  # noqa: S101
@@ -86,16 +94,17 @@ class Child:
     async def wait(self) -> int:
         """Waits for the end, kills what the process left in its group, and returns the exit status."""
         assert self._process is not None and self._reader is not None  # noqa: S101
-        status = await self._process.wait()
+        await self._exited.wait()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        status = await self._process.wait()
         # asyncio.wait, because several may wait for the end, and one that is cancelled must not end the reading.
         await asyncio.wait({self._reader})
         return status
 
     def signal(self, number: int) -> None:
         """Sends a signal to the process; none if it is gone."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None and not self._exited.is_set():
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 

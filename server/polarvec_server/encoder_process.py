@@ -26,6 +26,8 @@ _SILENT_CALLS = 3
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 # The encoder writes the reason of a refusal behind this mark; model_repository/encoder/1/model.py.
 _REFUSAL_MARK = "polarvec:"
+# What Triton says on every machine without a GPU.
+_NORMAL_WITHOUT_GPU = ("CUDA driver", "CudaDriverHelper", "DCGM", "NVML", "pinned memory")
 _SEVERITY = {"W": "warning", "E": "error", "F": "critical"}
 
 
@@ -72,7 +74,9 @@ class EncoderProcess:
         # 2026-11-23T13:06:59Z E 3071 server.cc:321] "text"
         head = line.split(" ", 3)
         severity = _SEVERITY.get(head[1], "debug") if len(head) == 4 and len(head[1]) == 1 else "debug"
-        getattr(_log, severity)(line[:2000])
+        if any(words in line for words in _NORMAL_WITHOUT_GPU):
+            severity = "debug"
+        getattr(_log, severity)("tritonserver says", line=line[:2000])
 
     async def start(self) -> None:
         """Starts tritonserver and returns when every model has answered a canary.
@@ -85,7 +89,7 @@ class EncoderProcess:
         await self._child.start()
         deadline = time.monotonic() + self._plan.load_timeout_s
         while not await self._answers():
-            if self._child.returncode is not None:
+            if self._child.ended:
                 await self._child.wait()
                 raise ConfigError(f"tritonserver did not start: {self._reason()}")
             if time.monotonic() > deadline:
@@ -97,7 +101,7 @@ class EncoderProcess:
 
     async def _answers(self) -> bool:
         """Tells whether every model answers a canary rightly."""
-        if self._child.returncode is not None:
+        if self._child.ended:
             return False
         for name, (canary, _) in self._canaries.items():
             try:

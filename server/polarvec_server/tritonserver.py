@@ -72,10 +72,9 @@ def _package_triton(package: Path, scratch: Path) -> TritonInstall:
     shutil.copy(stub, backend / stub.name)
     (backend / stub.name).chmod(0o755)
     libraries = [str(package.parent / "nvidia_pytriton.libs"), *([libpython_directory] if libpython_directory else [])]
-    environment = {
-        "LD_LIBRARY_PATH": ":".join(libraries),
-        "PYTHONPATH": ":".join(dict.fromkeys([sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])),
-    }
+    # The stub ignores PYTHONPATH; it takes the packages of the environment whose python3 comes first on PATH.
+    programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    environment = {"LD_LIBRARY_PATH": ":".join(libraries), "PATH": programs}
     return TritonInstall(root / "bin" / "tritonserver", environment, (f"--backend-directory={scratch / 'backends'}",))
 
 
@@ -153,7 +152,7 @@ class TritonPlan:
         kept = ("PATH", "HOME", "USER", "TMPDIR", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
         # Without UTF-8 mode any non-ASCII output kills the stub; numpy's arrays are too small here for threads.
-        fixed = {"PYTHONUTF8": "1", "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+        fixed = {"PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}
         return {**inherited, **fixed, **self.install.environment}
 
     def clean_up(self) -> None:

@@ -105,7 +105,7 @@ def test_a_paused_process_is_replaced(victim, references, name):
 
 
 def test_health_says_no_while_the_encoder_is_away(tiny_model, cache):
-    server = ServerProcess(tiny_model, cache, workers=1, encoder_patience_s=0).wait_ready()
+    server = ServerProcess(tiny_model, cache, workers=1, encoder_patience_s=0, canary_interval_s=0.1).wait_ready()
     try:
         with Client(server.target) as client:
             server.triton().kill()

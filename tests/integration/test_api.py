@@ -154,5 +154,5 @@ def test_the_callers_request_id_comes_back(stub):
     trailers = dict(call.trailing_metadata())
     assert trailers["x-request-id"] == "order-66"
     assert {"x-queue-ms", "x-tokenize-ms", "x-inference-ms"} <= set(trailers)
-    _, call = stub.Embed.with_call(request, metadata=(("x-request-id", "a\tb" * 100),), timeout=30)
+    _, call = stub.Embed.with_call(request, metadata=(("x-request-id", "two words"),), timeout=30)
     assert dict(call.trailing_metadata())["x-request-id"].isalnum()

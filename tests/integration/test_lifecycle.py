@@ -85,7 +85,7 @@ def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cach
     ("settings", "sentence"),
     [
         ({"model": "no-such-folder/deep/er"}, "no-such-folder"),
-        ({"model": "."}, "config.json"),
+        ({"model": "."}, "modules.json"),
         ({"model": "tiny", "precision": "int8"}, "int8"),
         ({"model": "tiny", "engine": "cuda"}, "cuda"),
         ({"model": "tiny", "grpc_prot": "1"}, "POLARVEC_GRPC_PORT"),

@@ -16,6 +16,9 @@ EXPECTED = {
     "first 256 dimensions": (0.5709, 0.5692),
 }
 TOLERANCE = 0.002
+# In bf16 near-ties fall differently on every kind of CPU, and one document that moves from rank 1 to 2 changes the
+# mean over 109 queries by (1 - 1/log2(3)) / 109 = 0.0034, so one such swap is allowed on top.
+BF16_TOLERANCE = TOLERANCE + (1 - 1 / np.log2(3)) / 109
 
 
 def scores(client: Client, faq: list[dict[str, str]]) -> dict[str, float]:
@@ -61,4 +64,5 @@ def test_bf16_scores_what_the_weights_score(e5_small, cache, faq):
         server.stop()
     report(found, 1)
     for name, value in found.items():
-        assert value == pytest.approx(EXPECTED[name][1], abs=TOLERANCE), name
+        assert value == pytest.approx(EXPECTED[name][1], abs=BF16_TOLERANCE), name
+        assert value == pytest.approx(EXPECTED[name][0], abs=0.005), name

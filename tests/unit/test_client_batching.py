@@ -62,6 +62,12 @@ def test_long_list_is_split_by_the_limits_and_comes_back_in_order(
     assert sorted(text for texts in sent for text in texts) == TEXTS
 
 
+def test_calls_stay_small_even_if_the_server_allows_more(client: Any, scripted: RunningServer) -> None:
+    texts = ["x" * 160] * 300  # 64 tokens each in the estimate, as many as the model reads.
+    client.embed_documents(texts)
+    assert [len(sent) for sent in scripted.servicer.texts_seen()] == [128, 128, 44]
+
+
 def test_limits_are_fetched_once_a_model(client: Any, scripted: RunningServer) -> None:
     client.embed_documents(TEXTS)
     client.embed_queries(TEXTS)

@@ -59,6 +59,19 @@ def test_unavailable_is_retried_by_the_channel(client: Any, scripted: RunningSer
     assert scripted.servicer.count("Embed") == 3
 
 
+@pytest.mark.parametrize("rpc", ["Rank", "Tokenize", "ListModels", "GetModel"])
+def test_every_unary_rpc_is_retried(client: Any, scripted: RunningServer, rpc: str) -> None:
+    calls = {
+        "Rank": lambda: client.rank("a", ["b"]),
+        "Tokenize": lambda: client.tokenize("a", input_type="raw"),
+        "ListModels": lambda: client.models(),
+        "GetModel": lambda: client.model(),
+    }
+    scripted.servicer.fail_next(rpc, status(StatusCode.UNAVAILABLE))
+    calls[rpc]()
+    assert scripted.servicer.count(rpc) == 2
+
+
 def test_unavailable_is_raised_after_four_attempts(client: Any, scripted: RunningServer) -> None:
     scripted.servicer.fail_next(
         "Embed", *[status(StatusCode.UNAVAILABLE, "ENCODER_UNAVAILABLE", retry_after_s=2.0)] * 9

@@ -103,7 +103,7 @@ def test_tokenizer_gives_the_ids_of_transformers(e5_small):
         ("이 FAQ는 무엇인가요?", ["<s>", "▁이", "▁FAQ", "는", "▁무엇인가", "요", "?", "</s>"]),
         (" Ａ　Ｂ ", ["<s>", "▁A", "▁B", "</s>"]),
         ("", ["<s>", "</s>"]),
-        ("<s> a <mask>", ["<s>", "<s>", "▁a", "<mask>", "</s>"]),
+        ("<s> a <mask>", ["<s>", "<s>", "▁a", " <mask>", "</s>"]),
     ],
 )
 def test_tokens_are_the_known_ones(e5_small, text, tokens):

@@ -19,7 +19,6 @@ from polarvec_server.telemetry import Metrics
 _log = structlog.get_logger("polarvec.calls")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MALFORMED = object()
-Handler = grpc.RpcMethodHandler[Any, Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -35,8 +34,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics, self._prefix = metrics, service_prefix
 
     async def intercept_service(  # type: ignore[override]
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
-    ) -> Handler:
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
         """Returns the handler of the method with this interceptor around it."""
         handler = await continuation(details)
         if handler is None or not details.method.startswith(self._prefix):

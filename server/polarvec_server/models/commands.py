@@ -1,6 +1,7 @@
 """The commands `polarvec-server models ...`: bring models, list them, show what one says about itself."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Annotated
 
@@ -101,11 +102,16 @@ def _row(folder: ModelFolder) -> dict[str, object]:
 
 
 def _table(rows: list[dict[str, object]]) -> Table:
-    table = Table("id", "dimensions", "max tokens", "pooling", "size", "path", "source")
+    table = Table(box=None)
+    for name in ("id", "dims", "tokens", "pooling", "size"):
+        table.add_column(name, no_wrap=True)
+    for name in ("path", "source"):
+        table.add_column(name, overflow="fold")
     for row in rows:
         size = f"{int(str(row['size_bytes'])) / 1e6:,.0f} MB"
         keys = ("id", "dimensions", "max_tokens", "pooling")
-        table.add_row(*(str(row[key]) for key in keys), size, str(row["path"]), str(row["source"]))
+        source = re.split("[,;]", str(row["source"]))[0]
+        table.add_row(*(str(row[key]) for key in keys), size, str(row["path"]), source)
     return table
 
 

@@ -63,13 +63,11 @@ def inspect(
         InspectionError: The encoder package cannot be run.
     """
     command = [sys.executable, "-m", "polarvec_encoder", "inspect", "--model", str(folder.encoder_path)]
-    command += ["--engine", engine, "--precision", precision, "--pooling", folder.pooling]
+    command += ["--engine", engine, "--precision", precision, "--pooling", folder.pooling, "--threads", str(threads)]
     if golden_path is not None:
         golden_path.parent.mkdir(parents=True, exist_ok=True)
         command += ["--golden", str(golden_path), "--golden-ids", _golden_ids(folder)]
     environment = dict(os.environ) | {"PYTHONPATH": str(encoder_source / "1"), "PYTHONUTF8": "1"}
-    if threads:
-        environment["OMP_NUM_THREADS"] = str(threads)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=_TIMEOUT_S, check=False

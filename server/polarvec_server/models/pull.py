@@ -73,10 +73,14 @@ def pull(name: str, revision: str, models_dir: Path, endpoint: str | None = None
         if _stored_revision(folder) == commit:
             return folder
         unfinished = folder.with_name(f".pulling-{folder.name}-{commit[:12]}")
-        with as_store_error(folder):
-            unfinished.mkdir(exist_ok=True)
-            _fetch_checked(hub, model_id, commit, unfinished)
-            _replace(unfinished, folder)
+        try:
+            with as_store_error(folder):
+                unfinished.mkdir(exist_ok=True)
+                _fetch_checked(hub, model_id, commit, unfinished)
+                _replace(unfinished, folder)
+        except ModelFolderError as error:
+            # The hidden folder would mean nothing to anybody.
+            raise ModelFolderError(folder, error.problem) from None
     return folder
 
 

@@ -78,7 +78,7 @@ def write_repository(root: Path, models: Sequence[EncoderConfig], encoder_source
         entry = root / model.triton_name
         shutil.rmtree(entry, ignore_errors=True)
         # A copy, not a link: Triton's Python writes byte code beside the sources, and a repository may be moved.
-        shutil.copytree(encoder_source / "1", entry / "1", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(encoder_source / "1", entry / "1", ignore=shutil.ignore_patterns("__pycache__", ".*"))
         (entry / "config.pbtxt").write_text(_config(template, model), encoding="utf-8")
 
 

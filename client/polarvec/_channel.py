@@ -1,0 +1,161 @@
+"""How the server is reached: target, channel options, service config and the table of RPCs; opens nothing itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from polarvec_proto.v1 import embedding_pb2 as pb
+
+from polarvec._errors import InvalidRequest
+
+DEFAULT_TARGET = "localhost:50051"
+_SERVICE = "polarvec.v1.EmbeddingService"
+_DEFAULT_PORT = 50051
+_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:", "xds:")
+_UNARY = ("Embed", "Rank", "Tokenize", "ListModels", "GetModel")
+_MAX_SEND_BYTES = 16 * 2**20
+# A server keeps its answers under 16 MiB; the rest is room for one that does not.
+_MAX_RECEIVE_BYTES = 64 * 2**20
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+
+@dataclass(frozen=True, slots=True)
+class Rpc(Generic[RequestT, ResponseT]):
+    """One RPC: where it lives and how its messages become bytes; works with grpc's and grpc.aio's channels."""
+
+    path: str
+    serialize: Callable[[RequestT], bytes]
+    parse: Callable[[bytes], ResponseT]
+
+
+def _rpc(name: str, request: type[Message], response: Callable[[bytes], ResponseT]) -> Rpc[Message, ResponseT]:
+    return Rpc(f"/{_SERVICE}/{name}", request.SerializeToString, response)
+
+
+EMBED = _rpc("Embed", pb.EmbedRequest, pb.EmbedResponse.FromString)
+EMBED_STREAM = _rpc("EmbedStream", pb.EmbedStreamRequest, pb.EmbedStreamResponse.FromString)
+RANK = _rpc("Rank", pb.RankRequest, pb.RankResponse.FromString)
+TOKENIZE = _rpc("Tokenize", pb.TokenizeRequest, pb.TokenizeResponse.FromString)
+LIST_MODELS = _rpc("ListModels", pb.ListModelsRequest, pb.ListModelsResponse.FromString)
+GET_MODEL = _rpc("GetModel", pb.GetModelRequest, pb.GetModelResponse.FromString)
+
+
+# The messages of grpc.health.v1 are read and written here, because the package that has them would be a dependency.
+HEALTH: Rpc[bytes, bytes] = Rpc("/grpc.health.v1.Health/Check", bytes, bytes)
+
+
+def health_request(service: str) -> bytes:
+    """HealthCheckRequest {string service = 1}.
+
+    Raises:
+        InvalidRequest: The name is longer than any that a server has.
+    """
+    name = service.encode("utf-8", "replace")
+    if len(name) > 127:
+        raise InvalidRequest("The name of a service has at most 127 bytes; pass a model id, or nothing.")
+    return b"\x0a" + bytes([len(name)]) + name if name else b""
+
+
+def is_serving(response: bytes) -> bool:
+    """Whether HealthCheckResponse {ServingStatus status = 1} says SERVING (1)."""
+    return response == b"\x08\x01"
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """Everything that a channel is made of."""
+
+    target: str
+    credentials: grpc.ChannelCredentials | None
+    options: tuple[tuple[str, str | int], ...]
+    metadata: tuple[tuple[str, str], ...]
+
+
+def channel_settings(
+    target: str, *, api_key: str | None, credentials: grpc.ChannelCredentials | None
+) -> ChannelSettings:
+    """Checks what the caller gave and puts the settings together.
+
+    Raises:
+        InvalidRequest: The target or the key is malformed.
+    """
+    metadata: tuple[tuple[str, str], ...] = ()
+    if api_key is not None:
+        if not api_key or not api_key.isascii() or not api_key.isprintable():
+            raise InvalidRequest("The API key must be printable ASCII and not empty; check where it comes from.")
+        metadata = (("authorization", f"Bearer {api_key}"),)
+    return ChannelSettings(parse_target(target), credentials, _options(), metadata)
+
+
+def parse_target(target: str) -> str:
+    """A target that gRPC understands: `host`, `host:port`, or a gRPC name such as dns:///host:port or unix:/path.
+
+    Raises:
+        InvalidRequest: It is empty or a URL of another protocol, or the port is no port.
+    """
+    target = target.strip()
+    if not target or any(character.isspace() for character in target):
+        raise InvalidRequest("The target is empty or has a space in it; give host:port, such as localhost:50051.")
+    if target.startswith(_SCHEMES):
+        return target
+    if "/" in target:
+        raise InvalidRequest(f"The target {target!r} is no gRPC target; give host:port without a scheme or a path.")
+    if target.startswith("[") or target.count(":") <= 1:
+        host, separator, port = target.rpartition(":") if not target.endswith("]") else (target, "", "")
+        if not separator:
+            return f"{target}:{_DEFAULT_PORT}"
+        if host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return target
+    raise InvalidRequest(f"The target {target!r} has no valid port; give host:port, for IPv6 [address]:port.")
+
+
+def _options() -> tuple[tuple[str, str | int], ...]:
+    return (
+        ("grpc.service_config", _service_config()),
+        ("grpc.primary_user_agent", f"polarvec-python/{package_version()}"),
+        ("grpc.max_send_message_length", _MAX_SEND_BYTES),
+        ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
+        # A dead peer is noticed after 30 + 10 s; gRPC's own default is never.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        # Reconnects as quickly as calls are retried; gRPC's own first wait of 1 s outlasts all four attempts.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+        # Each client has a connection of its own, so that the workers behind one port share several clients.
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+
+
+def _service_config() -> str:
+    """UNAVAILABLE only, 4 attempts, 0.1 s to 1 s, doubled, with gRPC's own jitter; never RESOURCE_EXHAUSTED."""
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    config = {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        # Not EmbedStream: StreamLedger opens a new call itself, and replays from gRPC would only stand in its way.
+        "methodConfig": [{"name": [{"service": _SERVICE, "method": name} for name in _UNARY], "retryPolicy": retry}],
+        # Retries stop while more than about one call in ten fails: they must not feed an outage.
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
+    return json.dumps(config)
+
+
+def package_version() -> str:
+    """This package's version, as its wheel says."""
+    try:
+        return version("polarvec")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,429 @@
+"""The blocking client: what a program calls, one method for each thing that the server does."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from types import TracebackType
+from typing import Literal, Self, Unpack, overload
+
+import grpc
+from polarvec_proto.v1 import embedding_pb2 as pb
+
+from polarvec._batching import Batcher, batcher_for, batches
+from polarvec._channel import (
+    DEFAULT_TARGET,
+    GET_MODEL,
+    HEALTH,
+    LIST_MODELS,
+    RANK,
+    TOKENIZE,
+    channel_settings,
+    health_request,
+    is_serving,
+)
+from polarvec._progress import progress_bar
+from polarvec._requests import (
+    as_texts,
+    checked_count,
+    checked_timeout_s,
+    embed_template,
+    get_model_request,
+    rank_request,
+    tokenize_request,
+    tokenize_template,
+)
+from polarvec._results import embedding_result, model_from, rankings, tokenized_texts
+from polarvec._stream import StreamLedger
+from polarvec._sync_calls import SyncCalls
+from polarvec._types import (
+    ArrayEncoding,
+    EmbeddingResult,
+    Embeddings,
+    EmbedOptions,
+    Encoding,
+    InputType,
+    Int8Embeddings,
+    Limits,
+    Matrix,
+    Model,
+    PromptOptions,
+    Ranking,
+    RankOptions,
+    StreamItem,
+    Texts,
+    TokenizedText,
+    Vector,
+    VectorOptions,
+)
+
+# Items of a stream in the book for each call in flight: enough that the server always has some to pack.
+_ITEMS_A_CALL = 4
+
+
+class Client:
+    """A Polarvec server, blocking; safe to use from several threads.
+
+    A str gives a 1-D array (D,), a list an (N, D) array in the order given. Long lists are split by the server's
+    limits into several gRPC calls. Every call may raise a PolarvecError.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 30.0,
+        max_in_flight: int = 4,
+        api_key: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        """Connects to nothing yet; the first call does.
+
+        Args:
+            target: host:port, or a gRPC name such as dns:///host:port or unix:/path.
+            timeout_s: Seconds that one gRPC call may take, waits and retries included.
+            max_in_flight: gRPC calls that one method call has under way at most.
+            api_key: Sent as `authorization: Bearer ...`; use it with `credentials`, or it travels in the clear.
+            credentials: TLS, from grpc.ssl_channel_credentials(); None is plain text.
+
+        Raises:
+            InvalidRequest: An argument has a value that cannot work.
+        """
+        settings = channel_settings(target, api_key=api_key, credentials=credentials)
+        self._target = settings.target
+        self._timeout_s = checked_timeout_s(timeout_s)
+        self._max_in_flight = checked_count("max_in_flight", max_in_flight)
+        self._calls = SyncCalls(settings, max_in_flight=max_in_flight)
+        self._models: dict[str, Model] = {}
+
+    @overload
+    def embed_queries(
+        self, texts: str, *, encoding: ArrayEncoding = ..., **options: Unpack[EmbedOptions]
+    ) -> Vector: ...
+    @overload
+    def embed_queries(
+        self, texts: Texts, *, encoding: ArrayEncoding = ..., **options: Unpack[EmbedOptions]
+    ) -> Matrix: ...
+    @overload
+    def embed_queries(
+        self, texts: str | Texts, *, encoding: Literal["int8"], **options: Unpack[EmbedOptions]
+    ) -> Int8Embeddings: ...
+    def embed_queries(
+        self, texts: str | Texts, *, encoding: Encoding = "float32", **options: Unpack[EmbedOptions]
+    ) -> Embeddings:
+        """Embeds search queries.
+
+        Args:
+            texts: One or several.
+            encoding: "float32", "float16", "int8" (gives Int8Embeddings) or "binary" (packed bits: D/8 columns, uint8).
+            **options: See `EmbedOptions`.
+
+        Returns:
+            (D,) for a str, (N, D) for a list; unit length unless `unnormalized`.
+        """
+        result = self.embed_detailed(texts, input_type="query", encoding=encoding, **options)
+        return result.embeddings
+
+    @overload
+    def embed_documents(
+        self, texts: str, *, encoding: ArrayEncoding = ..., **options: Unpack[EmbedOptions]
+    ) -> Vector: ...
+    @overload
+    def embed_documents(
+        self, texts: Texts, *, encoding: ArrayEncoding = ..., **options: Unpack[EmbedOptions]
+    ) -> Matrix: ...
+    @overload
+    def embed_documents(
+        self, texts: str | Texts, *, encoding: Literal["int8"], **options: Unpack[EmbedOptions]
+    ) -> Int8Embeddings: ...
+    def embed_documents(
+        self, texts: str | Texts, *, encoding: Encoding = "float32", **options: Unpack[EmbedOptions]
+    ) -> Embeddings:
+        """Embeds documents to be found.
+
+        Args:
+            texts: One or several.
+            encoding: "float32", "float16", "int8" (gives Int8Embeddings) or "binary" (packed bits: D/8 columns, uint8).
+            **options: See `EmbedOptions`.
+
+        Returns:
+            (D,) for a str, (N, D) for a list; unit length unless `unnormalized`.
+        """
+        result = self.embed_detailed(texts, input_type="document", encoding=encoding, **options)
+        return result.embeddings
+
+    @overload
+    def embed(
+        self, texts: str, *, input_type: InputType, encoding: ArrayEncoding = ..., **options: Unpack[EmbedOptions]
+    ) -> Vector: ...
+    @overload
+    def embed(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType,
+        encoding: ArrayEncoding = ...,
+        **options: Unpack[EmbedOptions],
+    ) -> Matrix: ...
+    @overload
+    def embed(
+        self,
+        texts: str | Texts,
+        *,
+        input_type: InputType,
+        encoding: Literal["int8"],
+        **options: Unpack[EmbedOptions],
+    ) -> Int8Embeddings: ...
+    def embed(
+        self,
+        texts: str | Texts,
+        *,
+        input_type: InputType,
+        encoding: Encoding = "float32",
+        **options: Unpack[EmbedOptions],
+    ) -> Embeddings:
+        """Embeds texts.
+
+        Args:
+            texts: One or several.
+            input_type: "query", "document" or "raw" (no prompt).
+            encoding: "float32", "float16", "int8" (gives Int8Embeddings) or "binary" (packed bits: D/8 columns, uint8).
+            **options: See `EmbedOptions`.
+
+        Returns:
+            (D,) for a str, (N, D) for a list; unit length unless `unnormalized`.
+        """
+        result = self.embed_detailed(texts, input_type=input_type, encoding=encoding, **options)
+        return result.embeddings
+
+    def embed_detailed(
+        self,
+        texts: str | Texts,
+        *,
+        input_type: InputType,
+        encoding: Encoding = "float32",
+        timeout_s: float | None = None,
+        progress: bool = False,
+        **options: Unpack[VectorOptions],
+    ) -> EmbeddingResult:
+        """Embeds texts and keeps what else the server said: token counts, cut texts, fingerprint, timings.
+
+        Args:
+            texts: One or several.
+            input_type: "query", "document" or "raw" (no prompt).
+            encoding: "float32", "float16", "int8" or "binary".
+            timeout_s: Seconds that one gRPC call may take; the client's own if None.
+            progress: Shows a tqdm bar.
+            **options: See `VectorOptions`.
+        """
+        listed, single = as_texts(texts)
+        template = embed_template(input_type=input_type, encoding=encoding, **options)
+        timeout = self._timeout(timeout_s)
+        batcher = self._batcher(template, timeout, text_count=len(listed))
+        parts = []
+        with progress_bar(len(listed), shown=progress) as advance:
+            for part in self._calls.embed(list(batches(listed, batcher)), template, timeout):
+                parts.append(part)
+                advance(len(part.batch.texts))
+        return embedding_result(parts, single=single)
+
+    def embed_stream(
+        self,
+        texts: Iterable[str],
+        *,
+        input_type: InputType,
+        encoding: Encoding = "float32",
+        batch_size: int = 32,
+        ordered: bool = True,
+        timeout_s: float | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> Generator[StreamItem, None, None]:
+        """Embeds any number of texts in bounded memory; a bad text gets its own error and spoils nothing else.
+
+        The input is read only as far as answers have been taken; an abandoned iterator ends the call when it is
+        closed. After a lost connection the job goes on in a new call.
+
+        Args:
+            texts: Read lazily, once.
+            input_type: "query", "document" or "raw" (no prompt).
+            encoding: "float32", "float16", "int8" or "binary".
+            batch_size: Texts in one item of the stream, at most.
+            ordered: False hands texts out as they are done; `StreamItem.index` says which is which.
+            timeout_s: Seconds that the server may stay silent; the client's own if None.
+            **options: See `VectorOptions`.
+        """
+        template = embed_template(input_type=input_type, encoding=encoding, **options)
+        checked_count("batch_size", batch_size)
+        return self._stream(texts, template, self._timeout(timeout_s), batch_size=batch_size, ordered=ordered)
+
+    @overload
+    def rank(
+        self,
+        queries: str,
+        documents: Texts,
+        *,
+        top_k: int = ...,
+        timeout_s: float | None = ...,
+        **options: Unpack[RankOptions],
+    ) -> Ranking: ...
+    @overload
+    def rank(
+        self,
+        queries: Texts,
+        documents: Texts,
+        *,
+        top_k: int = ...,
+        timeout_s: float | None = ...,
+        **options: Unpack[RankOptions],
+    ) -> list[Ranking]: ...
+    def rank(
+        self,
+        queries: str | Texts,
+        documents: Texts,
+        *,
+        top_k: int = 0,
+        timeout_s: float | None = None,
+        **options: Unpack[RankOptions],
+    ) -> Ranking | list[Ranking]:
+        """Orders documents by cosine similarity to each query, in one gRPC call.
+
+        Args:
+            queries: One or several.
+            documents: At least one.
+            top_k: Documents to name for each query; 0 means all.
+            timeout_s: Seconds that the call may take; the client's own if None.
+            **options: See `RankOptions`.
+
+        Returns:
+            One Ranking for a str, a list of them for a list.
+        """
+        listed, single = as_texts(queries, "queries")
+        passages, _ = as_texts(documents, "documents")
+        request = rank_request(listed, passages, top_k=top_k, **options)
+        response = self._calls.unary(RANK, request, self._timeout(timeout_s))
+        result = rankings(response, len(listed))
+        return result[0] if single else result
+
+    @overload
+    def tokenize(
+        self,
+        texts: str,
+        *,
+        input_type: InputType,
+        include_ids: bool = ...,
+        timeout_s: float | None = ...,
+        **options: Unpack[PromptOptions],
+    ) -> TokenizedText: ...
+    @overload
+    def tokenize(
+        self,
+        texts: Texts,
+        *,
+        input_type: InputType,
+        include_ids: bool = ...,
+        timeout_s: float | None = ...,
+        **options: Unpack[PromptOptions],
+    ) -> list[TokenizedText]: ...
+    def tokenize(
+        self,
+        texts: str | Texts,
+        *,
+        input_type: InputType,
+        include_ids: bool = False,
+        timeout_s: float | None = None,
+        **options: Unpack[PromptOptions],
+    ) -> TokenizedText | list[TokenizedText]:
+        """Counts tokens after the prompt, special tokens included.
+
+        Args:
+            texts: One or several.
+            input_type: "query", "document" or "raw" (no prompt).
+            include_ids: Asks for the token ids too.
+            timeout_s: Seconds that one gRPC call may take; the client's own if None.
+            **options: See `PromptOptions`.
+
+        Returns:
+            One TokenizedText for a str, a list of them for a list.
+        """
+        listed, single = as_texts(texts)
+        template = tokenize_template(input_type=input_type, include_ids=include_ids, **options)
+        timeout = self._timeout(timeout_s)
+        batcher = self._batcher(template, timeout, text_count=len(listed))
+        result: list[TokenizedText] = []
+        for batch in batches(listed, batcher):
+            response = self._calls.unary(TOKENIZE, tokenize_request(template, batch.texts), timeout)
+            result += tokenized_texts(response, len(batch.texts))
+        return result[0] if single else result
+
+    def models(self, *, timeout_s: float | None = None) -> list[Model]:
+        """The models that the server answers for, the default one first."""
+        response = self._calls.unary(LIST_MODELS, pb.ListModelsRequest(), self._timeout(timeout_s))
+        return [model_from(message) for message in response.models]
+
+    def model(self, model: str = "", *, timeout_s: float | None = None) -> Model:
+        """One model; the default one if no id is given."""
+        response = self._calls.unary(GET_MODEL, get_model_request(model), self._timeout(timeout_s))
+        return model_from(response.model)
+
+    def health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
+        """Whether the server can embed now, proven by a real inference.
+
+        Args:
+            service: A model id; empty means the whole server.
+            timeout_s: Seconds that the call may take; the client's own if None.
+
+        Raises:
+            NotFound: There is no such model.
+            Unavailable: The server cannot be reached.
+        """
+        return is_serving(self._calls.unary(HEALTH, health_request(service), self._timeout(timeout_s)))
+
+    def close(self) -> None:
+        """Ends the connection; the client cannot be used afterwards."""
+        self._calls.close()
+
+    def __enter__(self) -> Self:
+        """The client itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """The target; never the key."""
+        return f"Client({self._target!r})"
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        return self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+
+    def _batcher(self, template: pb.EmbedRequest | pb.TokenizeRequest, timeout_s: float, *, text_count: int) -> Batcher:
+        if text_count == 1:  # One text is one call whatever the limits are.
+            return Batcher(Limits(), max_token_count=0)
+        model = self._cached_model(template.model, timeout_s)
+        return batcher_for(model, template)
+
+    def _cached_model(self, model: str, timeout_s: float) -> Model:
+        if model not in self._models:
+            self._models[model] = self.model(model, timeout_s=timeout_s)
+        return self._models[model]
+
+    def _stream(
+        self,
+        texts: Iterable[str],
+        template: pb.EmbedRequest,
+        timeout_s: float,
+        *,
+        batch_size: int,
+        ordered: bool,
+    ) -> Generator[StreamItem, None, None]:
+        model = self._cached_model(template.model, timeout_s)
+        ledger = StreamLedger(
+            template,
+            batcher_for(model, template, max_text_count=batch_size),
+            max_text_bytes=model.limits.max_text_bytes,
+            window_text_count=batch_size * _ITEMS_A_CALL * self._max_in_flight,
+            ordered=ordered,
+        )
+        yield from self._calls.stream(texts, ledger, timeout_s)

@@ -1,0 +1,232 @@
+"""The book of one bulk job: what is to be sent, what is under way and what may be handed out; does no I/O itself."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from polarvec_proto.v1 import embedding_pb2 as pb
+
+from polarvec import _codec
+from polarvec._batching import Batch, Batcher, utf8_byte_count
+from polarvec._errors import DeadlineExceeded, InvalidRequest, PolarvecError, ServerError, Unavailable, from_status
+from polarvec._requests import check_text, embed_request
+from polarvec._results import changed_fingerprint, token_counts
+from polarvec._retry import MAX_ATTEMPTS, backoff_s, item_delay_s
+from polarvec._types import StreamItem
+
+# Every call has a deadline; a job that takes longer goes on in a new call.
+CALL_TIMEOUT_S = 3600.0
+# What the server gets to end a call whose answers have all come.
+FINISH_TIMEOUT_S = 1.0
+
+
+def ended_early() -> Unavailable:
+    """The server ended a call that the client had not finished."""
+    return Unavailable("The server ended the stream before it had answered everything; try again.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One item of the stream: `due_s` is when it may be sent, on the ledger's clock."""
+
+    batch: Batch
+    attempt: int = 1
+    due_s: float = 0.0
+
+
+class StreamLedger:
+    """Numbers the items, settles the answers and decides what is sent again.
+
+    A text that the server names as wrong gets its error and the rest of its item is sent again. An item that meets a
+    restarting encoder is sent again after the server's delay, up to 4 times. When a whole call breaks, everything
+    under way goes into the next call.
+    """
+
+    def __init__(
+        self,
+        template: pb.EmbedRequest,
+        batcher: Batcher,
+        *,
+        max_text_bytes: int,
+        window_text_count: int,
+        ordered: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Starts empty.
+
+        Args:
+            template: The request without its texts.
+            batcher: Cuts the input into items.
+            max_text_bytes: A longer text is refused here, because one message over the limit breaks the whole call.
+            window_text_count: Texts that may be in the book at once: the bound of its memory.
+            ordered: Whether texts are handed out in the order of the input.
+            clock: Seconds that never go back.
+        """
+        self._template = template
+        self._batcher = batcher
+        self._max_text_bytes = max_text_bytes
+        self._window_text_count = window_text_count
+        self._ordered = ordered
+        self._clock = clock
+        self._outgoing: deque[_Item] = deque()
+        self._sent: dict[int, _Item] = {}
+        self._settled: dict[int, StreamItem] = {}
+        self._item_number = 0
+        self._added_count = 0
+        self._yielded_count = 0
+        self._input_ended = False
+        self._failure_count = 0
+        self._silent_s = 0.0
+        self._fingerprint = ""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more input should be read."""
+        return not self._input_ended and self._added_count - self._yielded_count < self._window_text_count
+
+    @property
+    def done(self) -> bool:
+        """Whether everything has been handed out."""
+        return self._input_ended and self._yielded_count == self._added_count
+
+    def add(self, text: object) -> bool:
+        """Takes the next text of the input; says whether there is something to send or to hand out now.
+
+        Raises:
+            TypeError: It is no str.
+        """
+        index = self._added_count
+        checked = check_text(text, index)
+        self._added_count += 1
+        try:
+            self._check_bytes(utf8_byte_count(checked, index), index)
+        except InvalidRequest as error:
+            self._settled[index] = StreamItem(index, error=error)
+            return True
+        batch = self._batcher.add(index, checked)
+        self._queue(batch)
+        return batch is not None
+
+    def end_input(self) -> None:
+        """There is no more input."""
+        self._input_ended = True
+        self._queue(self._batcher.flush())
+
+    def outgoing(self) -> Iterator[pb.EmbedStreamRequest]:
+        """What is to be sent now."""
+        now_s = self._clock()
+        for _ in range(len(self._outgoing)):
+            item = self._outgoing.popleft()
+            if item.due_s > now_s:
+                self._outgoing.append(item)
+                continue
+            self._item_number += 1
+            self._sent[self._item_number] = item
+            request = embed_request(self._template, item.batch.texts)
+            yield pb.EmbedStreamRequest(item_number=self._item_number, request=request)
+
+    def wait_s(self, timeout_s: float) -> float:
+        """Seconds to wait for the next answer: none where there is something else to do, at most `timeout_s`."""
+        ready = self._yielded_count in self._settled if self._ordered else self._settled
+        if self.has_room or ready or not (self._sent or self._outgoing):
+            return 0.0
+        due_s = min((item.due_s for item in self._outgoing), default=float("inf"))
+        return max(0.0, min(timeout_s, due_s - self._clock()))
+
+    def waited(self, seconds: float, timeout_s: float) -> None:
+        """Books a wait that brought no answer. Only waits count, not the time that the caller takes between texts.
+
+        Raises:
+            DeadlineExceeded: The server has been silent for `timeout_s`.
+        """
+        if not self._sent:
+            return
+        self._silent_s += seconds
+        if self._silent_s >= timeout_s:
+            raise DeadlineExceeded(f"No answer came for {timeout_s:g} s; raise timeout_s or make batch_size smaller.")
+
+    def settle(self, answer: pb.EmbedStreamResponse) -> None:
+        """Books one answer.
+
+        Raises:
+            ServerError: It cannot be read, belongs to nothing, or comes from another embedding space.
+        """
+        item = self._sent.pop(answer.item_number, None)
+        if item is None:
+            raise ServerError(f"The server answered item {answer.item_number}, which is not under way; report this.")
+        self._failure_count, self._silent_s = 0, 0.0
+        if answer.WhichOneof("result") == "response":
+            self._accept(item.batch, answer.response)
+        else:
+            self._reject(item, from_status(answer.error))
+
+    def call_failed(self, error: PolarvecError) -> None:
+        """Takes back everything under way after the call broke, to be sent in a new one.
+
+        Raises:
+            PolarvecError: `error`, where a new call would not help or the last 4 brought nothing.
+        """
+        self._failure_count += 1
+        if not isinstance(error, (Unavailable, DeadlineExceeded)) or self._failure_count >= MAX_ATTEMPTS:
+            raise error
+        due_s = self._clock() + backoff_s(self._failure_count)
+        self._outgoing.extendleft(
+            _Item(item.batch, item.attempt, due_s) for _, item in sorted(self._sent.items(), reverse=True)
+        )
+        self._sent.clear()
+
+    def ready(self) -> Iterator[StreamItem]:
+        """What may be handed out now."""
+        while self._settled:
+            index = self._yielded_count if self._ordered else next(iter(self._settled))
+            item = self._settled.pop(index, None)
+            if item is None:
+                return
+            self._yielded_count += 1
+            yield item
+
+    def _queue(self, batch: Batch | None, *, attempt: int = 1, delay_s: float = 0.0) -> None:
+        if batch is not None and batch.texts:
+            self._outgoing.append(_Item(batch, attempt, self._clock() + delay_s if delay_s else 0.0))
+
+    def _check_bytes(self, byte_count: int, index: int) -> None:
+        if 0 < self._max_text_bytes < byte_count:
+            limit = self._max_text_bytes
+            raise InvalidRequest(
+                f"texts[{index}] has {byte_count} bytes, more than the {limit} that a text may have; split it.",
+                reason="TEXT_TOO_LONG",
+                field=f"texts[{index}]",
+                metadata={"index": str(index), "byte_count": str(byte_count), "byte_limit": str(limit)},
+            )
+
+    def _accept(self, batch: Batch, response: pb.EmbedResponse) -> None:
+        embeddings = _codec.decode(response, len(batch.texts))
+        if self._fingerprint and response.fingerprint != self._fingerprint:
+            raise changed_fingerprint()
+        self._fingerprint = response.fingerprint
+        counts = token_counts(response, len(batch.texts))
+        for position, (index, token_count) in enumerate(zip(batch.indexes, counts, strict=True)):
+            self._settled[index] = StreamItem(
+                index,
+                embedding=_codec.row(embeddings, position),
+                token_count=token_count,
+                fingerprint=response.fingerprint,
+            )
+
+    def _reject(self, item: _Item, error: PolarvecError) -> None:
+        batch, position = item.batch, error.text_index
+        if isinstance(error, InvalidRequest) and position is not None and position < len(batch.texts):
+            index = batch.indexes[position]
+            self._settled[index] = StreamItem(index, error=batch.in_callers_terms(error))
+            self._queue(batch.without(position))
+        elif batch.can_halve_after(error):
+            for half in batch.halves():
+                self._queue(half)
+        elif (delay_s := item_delay_s(error, item.attempt)) is not None:
+            self._queue(batch, attempt=item.attempt + 1, delay_s=delay_s)
+        else:
+            for index in batch.indexes:
+                self._settled[index] = StreamItem(index, error=error)

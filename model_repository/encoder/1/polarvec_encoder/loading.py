@@ -1,0 +1,144 @@
+"""From Triton's parameters to an engine that is checked, warm and proven by its golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from polarvec_encoder.architecture import POOLINGS, Architecture, Pooling, read_architecture
+from polarvec_encoder.batch import PackedBatch
+from polarvec_encoder.choice import Choice, choose
+from polarvec_encoder.engine import Engine, encode_all
+from polarvec_encoder.errors import EncoderError, ModelRefused, SelfTestFailed
+from polarvec_encoder.golden import check_golden
+from polarvec_encoder.hardware import read_hardware
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSettings:
+    """What config.pbtxt says about one model."""
+
+    model_path: Path
+    golden_path: Path | None
+    engine: str
+    precision: str
+    pooling: Pooling
+    threads: int
+    """0 means as many as the container and the scheduler allow."""
+    dimensions: int
+    max_tokens: int
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> EncoderSettings:
+        """Read the `parameters` of config.pbtxt.
+
+        Raises:
+            EncoderError: One is missing or malformed.
+        """
+        golden = parameters.get("golden_path", "")
+        return cls(
+            model_path=Path(_text(parameters, "model_path")),
+            golden_path=Path(golden) if golden else None,
+            engine=_text(parameters, "engine"),
+            precision=_text(parameters, "precision"),
+            pooling=read_pooling(_text(parameters, "pooling")),
+            threads=_integer(parameters, "threads", least=0),
+            dimensions=_integer(parameters, "dimensions", least=1),
+            max_tokens=_integer(parameters, "max_tokens", least=1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEncoder:
+    """An engine that may serve."""
+
+    engine: Engine
+    architecture: Architecture
+    max_tokens: int
+    report: str
+    """One line for the log."""
+
+
+def load(settings: EncoderSettings) -> LoadedEncoder:
+    """Build the engine, warm it up and let it prove itself.
+
+    Raises:
+        EncoderError: The model, the engine or the self-test refuses; the text says what to do.
+    """
+    architecture = read_architecture(settings.model_path)
+    if settings.dimensions != architecture.hidden or settings.max_tokens > architecture.max_tokens:
+        raise ModelRefused(
+            f"The model in {settings.model_path} has {architecture.hidden} dimensions and {architecture.max_tokens} "
+            f"tokens, but config.pbtxt says {settings.dimensions} and {settings.max_tokens}: start the server again."
+        )
+    hardware = read_hardware()
+    choice = choose(settings.engine, settings.precision, hardware)
+    threads = settings.threads or hardware.threads
+    engine = build_engine(settings.model_path, architecture, settings.pooling, choice, threads)
+    _warm_up(engine, settings.max_tokens)
+    proof = "no golden file"
+    if settings.golden_path is not None:
+        proof = f"golden cosine {check_golden(settings.golden_path, engine, choice.precision):.6f}"
+    report = f"{architecture.name} on {engine.description} ({choice.why}), {proof}"
+    return LoadedEncoder(engine, architecture, settings.max_tokens, report)
+
+
+def build_engine(folder: Path, architecture: Architecture, pooling: Pooling, choice: Choice, threads: int) -> Engine:
+    """Make the engine of a choice; its libraries are imported here and nowhere earlier.
+
+    Raises:
+        ModelRefused: The tensors do not fit.
+        EncoderError: The engine's library is not installed.
+    """
+    try:
+        if choice.engine == "torch":
+            from polarvec_encoder.engine_torch import TorchEngine
+
+            return TorchEngine(folder, architecture, pooling, threads)
+        from polarvec_encoder.engine_openvino import OpenVinoEngine
+
+        return OpenVinoEngine(folder, architecture, pooling, choice.precision, threads)
+    except ModuleNotFoundError as error:
+        name = error.name or "a library"
+        raise EncoderError(f"The engine {choice.engine} needs the package {name}, which is not installed.") from None
+
+
+def read_pooling(name: str) -> Pooling:
+    """Check a pooling's name.
+
+    Raises:
+        EncoderError: There is no such pooling.
+    """
+    for pooling in POOLINGS:
+        if pooling == name:
+            return pooling
+    raise EncoderError(f"There is no pooling {name!r}: choose {', '.join(POOLINGS)}.")
+
+
+def _warm_up(engine: Engine, max_tokens: int) -> None:
+    """Run the shapes that occur most, so that the first callers do not wait for OpenVINO to make their kernels."""
+    for lengths in ([16], [32], [48], [64], [96], [128], [256], [512], [128] * 8):
+        counts = np.minimum(np.array(lengths, np.int32), max_tokens)
+        vectors = encode_all(engine, PackedBatch(np.zeros(int(counts.sum()), np.int32), counts))
+        if not np.isfinite(vectors).all():
+            raise SelfTestFailed("The model's vectors are not finite: its weights are damaged, fetch it again.")
+    engine.settle()
+
+
+def _text(parameters: Mapping[str, str], key: str) -> str:
+    value = parameters.get(key, "")
+    if not value:
+        raise EncoderError(f"config.pbtxt has no parameter {key}: let polarvec-server write the model repository.")
+    return value
+
+
+def _integer(parameters: Mapping[str, str], key: str, least: int) -> int:
+    value = _text(parameters, key)
+    if not value.isascii() or not value.isdigit() or int(value) < least:
+        raise EncoderError(
+            f"The parameter {key} in config.pbtxt must be a whole number of at least {least}, not {value!r}."
+        )
+    return int(value)
