@@ -14,7 +14,7 @@ from polarvec._batching import Batch, Batcher, utf8_byte_count
 from polarvec._errors import DeadlineExceeded, InvalidRequest, PolarvecError, ServerError, Unavailable, from_status
 from polarvec._requests import check_text, embed_request
 from polarvec._results import changed_fingerprint, token_counts
-from polarvec._retry import MAX_ATTEMPTS, backoff_s, item_delay_s
+from polarvec._retry import backoff_s, item_delay_s
 from polarvec._types import StreamItem
 
 # Every call has a deadline; a job that takes longer goes on in a new call.
@@ -42,7 +42,7 @@ class StreamLedger:
 
     A text that the server names as wrong gets its error and the rest of its item is sent again. An item that meets a
     restarting encoder is sent again after the server's delay, up to 4 times. When a whole call breaks, everything
-    under way goes into the next call.
+    under way goes into the next call, until the server has been silent for too long.
     """
 
     def __init__(
@@ -163,20 +163,20 @@ class StreamLedger:
         else:
             self._reject(item, from_status(answer.error))
 
-    def call_failed(self, error: PolarvecError) -> None:
-        """Takes back everything under way after the call broke, to be sent in a new one.
+    def call_failed(self, error: PolarvecError, timeout_s: float) -> float:
+        """Takes back everything under way after the call broke; says how many seconds to wait before a new one.
 
         Raises:
-            PolarvecError: `error`, where a new call would not help or the last 4 brought nothing.
+            PolarvecError: `error`, where a new call would not help or nothing was answered for `timeout_s`.
         """
         self._failure_count += 1
-        if not isinstance(error, (Unavailable, DeadlineExceeded)) or self._failure_count >= MAX_ATTEMPTS:
+        delay_s = backoff_s(self._failure_count)
+        self._silent_s += delay_s
+        if not isinstance(error, (Unavailable, DeadlineExceeded)) or self._silent_s >= timeout_s:
             raise error
-        due_s = self._clock() + backoff_s(self._failure_count)
-        self._outgoing.extendleft(
-            _Item(item.batch, item.attempt, due_s) for _, item in sorted(self._sent.items(), reverse=True)
-        )
+        self._outgoing.extendleft(item for _, item in sorted(self._sent.items(), reverse=True))
         self._sent.clear()
+        return delay_s
 
     def ready(self) -> Iterator[StreamItem]:
         """What may be handed out now."""

@@ -53,9 +53,10 @@ class Settings(BaseSettings):
     pack_tokens: int = Field(0, ge=0)
     """Most tokens in one request to Triton (one longer text still goes alone); 0 means 512 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
-    """Most tokens on their way in Triton, all workers together; 0 means four packs."""
+    """Most tokens of a model on their way in Triton, split between the workers; 0 means four packs."""
     queue_tokens: int = Field(0, ge=0)
-    """Most tokens that all workers together hold before calls are OVERLOADED; 0: 131072 on a CPU, 4194304 on a GPU."""
+    """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
+    bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""
     max_texts: int = Field(1024, ge=1)
     """Most texts a call."""
     max_call_tokens: int = Field(262144, ge=1)
@@ -98,6 +99,20 @@ class Settings(BaseSettings):
     def model_names(self) -> tuple[str, ...]:
         """The models to serve, the default one first."""
         return tuple(name.strip() for name in self.model.split(",") if name.strip())
+
+    @property
+    def grpc_address(self) -> str:
+        """Where the gRPC API listens."""
+        return f"{self._bracketed_host}:{self.grpc_port}"
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP listens."""
+        return f"{self._bracketed_host}:{self.http_port}"
+
+    @property
+    def _bracketed_host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     def as_environment(self) -> dict[str, str]:
         """Returns the variables that give a child process these very settings."""

@@ -50,7 +50,7 @@ class EncoderProcess:
             canaries: Canary pack and dimensions of each model, by its name in the repository.
             canary_interval_s: Between two canaries.
             canary_timeout_s: Without any answer to anybody it counts as hung.
-            on_restart: Told the cause of each restart: exit, stub, hang.
+            on_restart: Told the cause of each restart: exit, stub, hang, wrong vector.
         """
         self._plan, self._canaries = plan, canaries
         self._interval_s, self._timeout_s = canary_interval_s, canary_timeout_s
@@ -88,7 +88,7 @@ class EncoderProcess:
         self._child = self._new_child()
         await self._child.start()
         deadline = time.monotonic() + self._plan.load_timeout_s
-        while not await self._answers():
+        while not await self._answers_by(deadline):
             if self._child.ended:
                 await self._child.wait()
                 raise ConfigError(f"tritonserver did not start: {self._reason()}")
@@ -98,6 +98,13 @@ class EncoderProcess:
                     f"the encoder was not ready after {self._plan.load_timeout_s:.0f} s (POLARVEC_LOAD_TIMEOUT_S)."
                 )
             await asyncio.sleep(_POLL_S)
+
+    async def _answers_by(self, deadline: float) -> bool:
+        """Tells whether every model answers a canary rightly in time; a call that hangs is left to the kill."""
+        call = asyncio.create_task(self._answers())
+        call.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait({call}, timeout=max(0.0, deadline - time.monotonic()))
+        return call.done() and call.result()
 
     async def _answers(self) -> bool:
         """Tells whether every model answers a canary rightly."""
@@ -144,7 +151,7 @@ class EncoderProcess:
                     break
 
     async def _watch(self) -> str:
-        """Returns the cause when the encoder is lost: exit, stub or hang."""
+        """Returns the cause when the encoder is lost: exit, stub, hang or wrong vector."""
         exited = asyncio.create_task(self._child.wait())
         stuck = asyncio.create_task(self._watch_answers())
         try:
@@ -178,7 +185,7 @@ class EncoderProcess:
         while not (await asyncio.wait({call}, timeout=self._interval_s))[0]:
             silent = 0 if await self._encoders[name].live(_LIVE_TIMEOUT_S) else silent + 1
             count = await self._answered_count()
-            if count != progress:
+            if count > progress:
                 progress, since = count, time.monotonic()
             if silent >= _SILENT_CALLS or time.monotonic() - since > self._timeout_s:
                 return "hang"

@@ -154,12 +154,12 @@ class UnsupportedEncoding(RequestError):
 
 
 class InvalidText(RequestError):
-    """A text or prompt that cannot be tokenized."""
+    """A prompt that cannot be used."""
 
     reason = "INVALID_TEXT"
 
-    def __init__(self, field: str) -> None:
-        super().__init__(f"{field} cannot be read as text.", field=field)
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field} {problem}.", field=field)
 
 
 class InvalidField(RequestError):

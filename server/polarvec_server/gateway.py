@@ -61,7 +61,7 @@ class _RunningModel:
         gpu = model.engine in _GPU_ENGINES
         pack_tokens = settings.pack_tokens or (8192 if gpu else 512)
         window = settings.window_tokens or _WINDOW_PACKS * pack_tokens
-        budget = settings.queue_tokens or ((4 << 20) if gpu else (128 << 10))
+        budget = settings.queue_tokens or ((4 << 20) if gpu else (256 << 10))
         self.encoder = TritonEncoder(target, model.triton_name, folder.dimensions)
         self.dispatcher = Dispatcher(self.encoder, max(1, window // worker_count))
         self.admission = Admission(max(1, budget // worker_count), self.dispatcher.tokens_per_s)
@@ -194,6 +194,8 @@ class GatewayWorker:
                 ("grpc.keepalive_time_ms", 30_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.server_handshake_timeout_ms", 10_000),
+                # Clients connect anew now and then and so find new replicas; calls in progress are not cut.
+                ("grpc.max_connection_age_ms", 300_000),
             ],
         )
         service = EmbeddingService(self._registry, settings.default_deadline_s, settings.max_deadline_s)
@@ -204,8 +206,7 @@ class GatewayWorker:
             reflection.enable_server_reflection(names, server)
         if settings.channelz:
             channelz.add_channelz_servicer(server)
-        address = f"{settings.host}:{settings.grpc_port}"
-        server.add_insecure_port(address)
+        server.add_insecure_port(settings.grpc_address)
         return server
 
     def _http_listener(self) -> socket.socket:

@@ -14,6 +14,7 @@ from polarvec_server.config import Settings
 from polarvec_server.deployment import read_deployment
 from polarvec_server.processes import reserve_ports, until_signal, worker_count
 from polarvec_server.telemetry import Metrics
+from polarvec_server.tritonserver import remove_orphans, shared_memory_prefix
 from polarvec_server.worker_pool import WorkerPool, worker_environment
 
 
@@ -23,7 +24,8 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
     models = read_deployment(deployment)
     count = worker_count(settings, engine_elsewhere=True, gpu=False)
     reserved = reserve_ports(settings)
-    metrics_directory = tempfile.mkdtemp(prefix="polarvec-metrics-")
+    remove_orphans(Path(tempfile.gettempdir()))
+    metrics_directory = tempfile.mkdtemp(prefix=shared_memory_prefix())
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_directory
     workers = WorkerPool(
         [
@@ -52,9 +54,7 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
 
 
 async def _serve(workers: WorkerPool, settings: Settings, model_count: int, say: Callable[[str], None]) -> None:
+    say(f"waiting for the encoder at {settings.triton_target}")
     await workers.start()
-    say(
-        f"ready  gRPC {settings.host}:{settings.grpc_port}  "
-        f"HTTP http://{settings.host}:{settings.http_port}  {model_count} model(s)"
-    )
+    say(f"ready  gRPC {settings.grpc_address}  HTTP http://{settings.http_address}  {model_count} model(s)")
     await workers.keep_serving()

@@ -63,7 +63,12 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
         )
         deployed.append(
             DeployedModel(
-                str(folder.path), triton_name, inspection.engine, inspection.precision, hashed, str(golden_path)
+                str(folder.path.resolve()),
+                triton_name,
+                inspection.engine,
+                inspection.precision,
+                hashed,
+                str(golden_path.resolve()),
             )
         )
         say(f"{folder.id}: {inspection.why}")

@@ -5,14 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from pathlib import Path
 
 from polarvec_server.config import Settings
 from polarvec_server.errors import ConfigError
 
 
 def available_cores() -> int:
-    """Returns how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Returns how many whole cores this process may use: by affinity, and by the container's CPU limit."""
+    cores = len(os.sched_getaffinity(0))
+    quota = _cgroup_cores()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _cgroup_cores() -> float | None:
+    """Reads the CPU limit of cgroup v2 or v1; None if there is none."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        quota, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    return None if quota in ("max", "-1") else int(quota) / int(period)
 
 
 def worker_count(settings: Settings, *, engine_elsewhere: bool, gpu: bool) -> int:

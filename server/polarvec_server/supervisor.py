@@ -118,13 +118,13 @@ class Supervisor:
         self, models: Sequence[DeployedModel], folders: Mapping[str, ModelFolder], count: int, plan: TritonPlan
     ) -> None:
         settings = self._settings
-        address = f"{settings.host}:{settings.grpc_port}"
+        address = settings.grpc_address
         names = ", ".join(
             f"{folders[m.triton_name].id} ({folders[m.triton_name].dimensions} dimensions, {m.engine} {m.precision})"
             for m in models
         )
         program = Path(sys.executable).with_name("polarvec")
-        self._say(f"ready  gRPC {address}  HTTP http://{settings.host}:{settings.http_port}  model {names}")
+        self._say(f"ready  gRPC {address}  HTTP http://{settings.http_address}  model {names}")
         self._say(f"       {count} worker(s); Triton's own metrics: http://127.0.0.1:{plan.metrics_port}/metrics")
         self._say(
             f"try    {os.path.relpath(program)} rank --target {address} --query '대한민국의 수도는 어디인가?' "

@@ -65,7 +65,7 @@ class Metrics:
         )
         self.encoder_restarts = Counter(
             "polarvec_encoder_restarts",
-            "Restarts of tritonserver by cause: exit, stub, hang",
+            "Restarts of tritonserver by cause: exit, stub, hang, wrong vector",
             ["cause"],
             registry=registry,
         )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,9 @@ import pytest
 from contract import kube_tools
 from polarvec_server.cli import app
 from polarvec_server.config import load_settings
-from polarvec_server.tritonserver import TritonInstall, TritonPlan
 from typer.testing import CliRunner
 
-DOCKER = kube_tools.ROOT / "deploy" / "docker"
-ENTRYPOINT = DOCKER / "polarvec-triton"
+ENTRYPOINT = kube_tools.ROOT / "deploy" / "docker" / "polarvec-triton"
 VARIANTS = {"default": ("values.yaml",), "everything": ("values.yaml", "everything.yaml")}
 # Not Kubernetes' own, so its schemas do not know it.
 FOREIGN_KINDS = {"ServiceMonitor"}
@@ -296,73 +292,3 @@ def test_names_stay_valid_for_a_long_release_name(helm: Path):
     names = re.findall(r"(?m)^  name: (\S+)$", done.stdout)
     assert names
     assert all(len(name) <= 63 for name in names)
-
-
-def test_the_entrypoint_has_the_flags_of_the_supervisor(tmp_path: Path):
-    program = tmp_path / "tritonserver"
-    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
-    program.chmod(0o755)
-    names = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TRITON_SOCKET_DIRECTORY": "/run/x", "TRITON_METRICS_PORT": "8002"}
-    done = subprocess.run([str(ENTRYPOINT), "--more"], env=names, capture_output=True, text=True, check=True)
-    plan = TritonPlan(
-        TritonInstall(Path("tritonserver"), {}), Path("/prepared/repository"), Path("/run/x"), 8002, 600.0,
-        "polarvec-container-",
-    )  # fmt: skip
-    secret = re.compile(r"(?<=triton-admin=)[0-9a-f]{32}$")
-    flags = [secret.sub("SECRET", flag) for flag in done.stdout.splitlines()]
-    assert flags == [*(secret.sub("SECRET", flag) for flag in plan.command()[1:]), "--more"]
-
-
-def test_the_entrypoint_removes_what_a_killed_tritonserver_left(tmp_path: Path):
-    program = tmp_path / "tritonserver"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    (tmp_path / "grpc:0").touch()
-    region = Path("/dev/shm/polarvec-container-test")
-    other = Path("/dev/shm/polarvec-test-of-somebody-else")
-    region.touch()
-    other.touch()
-    try:
-        names = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TRITON_SOCKET_DIRECTORY": str(tmp_path)}
-        subprocess.run([str(ENTRYPOINT)], env=names, check=True)
-        assert not region.exists()
-        assert not (tmp_path / "grpc:0").exists()
-        assert other.exists()
-    finally:
-        region.unlink(missing_ok=True)
-        other.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("name", ["gateway", "triton"])
-def test_images_have_no_default_base_and_no_root(name: str):
-    lines = (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines()
-    bases = [line for line in lines if line.startswith("ARG ")]
-    assert bases == [f"ARG {'PYTHON' if name == 'gateway' else 'TRITON'}_IMAGE"]
-    assert all(line.startswith("FROM ${") for line in lines if line.startswith("FROM"))
-    users = [line for line in lines if line.startswith("USER")]
-    assert users == ["USER 1000:1000"]
-    assert any(line.startswith("HEALTHCHECK") for line in lines)
-    assert any("-c constraints.txt" in line for line in lines)
-
-
-@pytest.mark.parametrize("name", ["gateway", "triton"])
-def test_images_copy_files_that_exist_and_that_the_context_has(name: str):
-    ignored = (kube_tools.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    kept = [line[1:] for line in ignored if line.startswith("!")]
-    for line in (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("COPY ") or "--from" in line:
-            continue
-        *sources, _ = [part for part in shlex.split(line)[1:] if not part.startswith("--")]
-        for source in sources:
-            assert (kube_tools.ROOT / source).exists(), source
-            assert any(source.rstrip("/") == keep or source.startswith(f"{keep}/") for keep in kept), source
-
-
-@pytest.mark.parametrize("name", ["gateway", "triton"])
-def test_images_set_only_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch):
-    content = (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8")
-    found = re.findall(r"(POLARVEC_[A-Z_]+)=(\S+)", content)
-    assert found
-    for variable, value in found:
-        monkeypatch.setenv(variable, value)
-    load_settings()

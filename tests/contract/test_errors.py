@@ -26,7 +26,7 @@ EXAMPLES = [
     errors.UnknownPrompt(["query"]),
     errors.UnsupportedDimensions(7, 384),
     errors.UnsupportedEncoding(9),
-    errors.InvalidText("prompt_text"),
+    errors.InvalidText("prompt_text", "is too long"),
     errors.InvalidField("priority", "must be known"),
     errors.UnknownModel(["e5-small"]),
     errors.Unauthenticated(),

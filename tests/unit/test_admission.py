@@ -8,8 +8,8 @@ from polarvec_server.pipeline.values import Priority
 BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE
 
 
-def test_a_call_is_refused_when_the_budget_is_used_up():
-    admission = Admission(100, lambda: 50.0)
+def test_a_call_is_refused_when_its_share_is_used_up():
+    admission = Admission(400, lambda: 50.0)
     with admission.admit(80, BULK, 30.0):
         with pytest.raises(Overloaded) as caught:
             admission.admit(40, BULK, 30.0)
@@ -20,21 +20,39 @@ def test_a_call_is_refused_when_the_budget_is_used_up():
     assert admission.held_tokens == 0
 
 
-def test_a_call_larger_than_the_budget_is_let_in_alone():
-    admission = Admission(100, lambda: None)
-    with admission.admit(500, BULK, None), pytest.raises(Overloaded):
+def test_a_call_larger_than_its_share_is_let_in_alone():
+    admission = Admission(400, lambda: None)
+    with admission.admit(5000, BULK, None), pytest.raises(Overloaded):
         admission.admit(1, BULK, None)
 
 
+async def test_bulk_and_streams_never_crowd_out_interactive_calls():
+    admission = Admission(400, lambda: None)
+    admission.admit(100, BULK, None)
+    await admission.wait_for_room(100)
+    for _ in range(10):
+        admission.admit(20, INTERACTIVE, None)
+    with pytest.raises(Overloaded):
+        admission.admit(1, INTERACTIVE, None)
+    assert admission.held_tokens == 400
+
+
+async def test_a_stream_gets_its_share_under_a_load_of_single_calls():
+    admission = Admission(400, lambda: None)
+    admission.admit(100, BULK, None)
+    ticket = await asyncio.wait_for(admission.wait_for_room(60), 1)
+    ticket.settle(0)
+
+
 def test_the_exact_count_replaces_the_estimate():
-    admission = Admission(100, lambda: None)
+    admission = Admission(400, lambda: None)
     with admission.admit(90, BULK, None) as ticket:
         ticket.settle(10)
         admission.admit(90, BULK, None)
 
 
 def test_a_call_that_would_wait_past_its_deadline_is_refused_at_once():
-    admission = Admission(10_000, lambda: 10.0)
+    admission = Admission(40_000, lambda: 10.0)
     with admission.admit(100, BULK, None):
         with pytest.raises(Overloaded):
             admission.admit(1, BULK, 1.0)
@@ -42,21 +60,17 @@ def test_a_call_that_would_wait_past_its_deadline_is_refused_at_once():
         admission.admit(1, INTERACTIVE, 1.0)
 
 
-async def test_streams_wait_for_room_in_order():
-    admission = Admission(100, lambda: None)
-    first = admission.admit(100, BULK, None)
+async def test_items_of_streams_wait_for_room_in_order():
+    admission = Admission(400, lambda: None)
+    first = await admission.wait_for_room(100)
     order = []
 
     async def enter(name, tokens):
-        ticket = await admission.wait_for_room(tokens, BULK)
+        ticket = await admission.wait_for_room(tokens)
         order.append(name)
         return ticket
 
-    waiting = [
-        asyncio.create_task(enter("a", 60)),
-        asyncio.create_task(enter("b", 60)),
-        asyncio.create_task(enter("c", 10)),
-    ]
+    waiting = [asyncio.create_task(enter(name, tokens)) for name, tokens in (("a", 60), ("b", 60), ("c", 10))]
     await asyncio.sleep(0)
     assert order == []
     first.settle(0)
@@ -68,15 +82,15 @@ async def test_streams_wait_for_room_in_order():
 
 
 async def test_a_stream_that_gives_up_waiting_leaves_its_room_to_others():
-    admission = Admission(100, lambda: None)
-    first = admission.admit(100, BULK, None)
-    gone = asyncio.create_task(admission.wait_for_room(50, BULK))
+    admission = Admission(400, lambda: None)
+    first = await admission.wait_for_room(100)
+    gone = asyncio.create_task(admission.wait_for_room(50))
     await asyncio.sleep(0)
     gone.cancel()
     with pytest.raises(asyncio.CancelledError):
         await gone
     # Cancelled at the very moment at which it is let in.
-    late = asyncio.create_task(admission.wait_for_room(50, BULK))
+    late = asyncio.create_task(admission.wait_for_room(50))
     await asyncio.sleep(0)
     first.settle(0)
     late.cancel()

@@ -14,7 +14,7 @@ import pytest
 from grpc import StatusCode
 from polarvec import StreamItem
 from polarvec_proto.v1 import embedding_pb2 as pb
-from unit.scripted_server import DIMENSIONS, RunningServer, status, vector
+from unit.scripted_server import DIMENSIONS, RunningServer, ScriptedServer, status, vector
 
 TEXTS = [f"passage {number:03}" for number in range(100)]
 
@@ -201,10 +201,36 @@ def test_broken_call_goes_on_in_a_new_one(client: Any, scripted: RunningServer, 
     assert scripted.servicer.count("EmbedStream") == len(breaks) + 1
 
 
+def test_job_survives_a_restart_of_the_server(make_client: Any) -> None:
+    texts = TEXTS * 20
+    with RunningServer(ScriptedServer(delay_s=0.02)) as first:
+        client = make_client(first.target, timeout_s=20)
+        stream = client.embed_stream(iter(texts), input_type="document", batch_size=5)
+        items = [next(stream) for _ in range(100)]
+    taken: list[StreamItem] = []
+    reader = threading.Thread(target=lambda: taken.extend(stream))
+    reader.start()
+    time.sleep(1.5)  # More than four quick attempts bridge.
+    with RunningServer(ScriptedServer(), port=first.port):
+        reader.join(20)
+    assert [item.index for item in items + taken] == list(range(2000))
+    check(items + taken, texts)
+
+
+def test_job_is_given_up_when_the_server_stays_away(make_client: Any) -> None:
+    with RunningServer(ScriptedServer(delay_s=0.02)) as server:
+        client = make_client(server.target, timeout_s=1)
+        stream = client.embed_stream(iter(TEXTS * 20), input_type="document", batch_size=5)
+        next(stream)
+    with pytest.raises(polarvec.Unavailable):
+        list(stream)
+
+
 def test_call_that_breaks_again_and_again_is_given_up(client: Any, scripted: RunningServer) -> None:
     scripted.servicer.break_stream_after.extend([0] * 40)
     with pytest.raises(polarvec.Unavailable, match="scripted break"):
-        list(client.embed_stream(TEXTS, input_type="document"))
+        list(client.embed_stream(TEXTS, input_type="document", timeout_s=1))
+    assert scripted.servicer.count("EmbedStream") > 2
 
 
 def test_refused_call_is_raised(client: Any, scripted: RunningServer) -> None:

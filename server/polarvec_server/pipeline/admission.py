@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import enum
 import random
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -29,15 +30,28 @@ def estimate_tokens(texts: Sequence[str], prompt: str, max_tokens: int) -> int:
     )
 
 
+class Kind(enum.Enum):
+    """Three kinds of work, each with a share of the budget of its own, so that none crowds out another."""
+
+    INTERACTIVE = "interactive"
+    BULK = "bulk"
+    STREAM = "stream"
+
+    @property
+    def share(self) -> float:
+        """Part of the budget."""
+        return 0.5 if self is Kind.INTERACTIVE else 0.25
+
+
 class Ticket:
     """A call's share of the token budget; a context manager that gives it back."""
 
-    def __init__(self, admission: Admission, tokens: int, priority: Priority) -> None:
-        self._admission, self._tokens, self._priority = admission, tokens, priority
+    def __init__(self, admission: Admission, tokens: int, kind: Kind) -> None:
+        self._admission, self._tokens, self._kind = admission, tokens, kind
 
     def settle(self, tokens: int) -> None:
         """Replaces the estimate by the exact number of tokens."""
-        self._admission._change(tokens - self._tokens, self._priority)
+        self._admission._change(tokens - self._tokens, self._kind)
         self._tokens = tokens
 
     def __enter__(self) -> Ticket:
@@ -54,13 +68,14 @@ class Admission:
         """Keeps what it works with.
 
         Args:
-            budget_tokens: Most tokens held at a time; a larger call is let in when nothing else is there.
+            budget_tokens: Most tokens held at a time, shared out by `Kind`; a call that is larger than its kind's
+                share is let in when nothing else of that kind is there.
             tokens_per_s: The measured rate of the encoder, None until there is one.
         """
         self._budget = budget_tokens
         self._tokens_per_s = tokens_per_s
-        self._held = dict.fromkeys(Priority, 0)
-        self._waiting: collections.deque[tuple[int, Priority, asyncio.Future[Ticket]]] = collections.deque()
+        self._held = dict.fromkeys(Kind, 0)
+        self._waiting: collections.deque[tuple[int, asyncio.Future[Ticket]]] = collections.deque()
 
     @property
     def held_tokens(self) -> int:
@@ -71,23 +86,24 @@ class Admission:
         """Lets a call in, or refuses it at once.
 
         Raises:
-            Overloaded: The budget is used up, or the work ahead takes far longer than the caller waits.
+            Overloaded: The share is used up, or the work ahead takes far longer than the caller waits.
         """
-        if not self._fits(tokens):
-            raise Overloaded(self._delay_s(self.held_tokens + tokens - self._budget))
+        kind = Kind.INTERACTIVE if priority is Priority.INTERACTIVE else Kind.BULK
+        if not self._fits(tokens, kind):
+            raise Overloaded(self._delay_s(self._held[kind] + tokens - kind.share * self._budget))
         rate = self._tokens_per_s()
-        # Interactive calls overtake bulk, so bulk is no work ahead of them.
-        ahead = self._held[Priority.INTERACTIVE] + (self._held[Priority.BULK] if priority is Priority.BULK else 0)
+        # Interactive calls overtake everything else, so only their own kind is ahead of them.
+        ahead = self._held[kind] if kind is Kind.INTERACTIVE else self.held_tokens
         if ahead and rate and time_left_s is not None and ahead / rate > _WAIT_MARGIN * time_left_s:
             raise Overloaded(self._delay_s(ahead - time_left_s * rate))
-        return self._let_in(tokens, priority)
+        return self._let_in(tokens, kind)
 
-    async def wait_for_room(self, tokens: int, priority: Priority) -> Ticket:
-        """Waits, first come, first served, until a call fits: the flow control of streams."""
-        if not self._waiting and self._fits(tokens):
-            return self._let_in(tokens, priority)
+    async def wait_for_room(self, tokens: int) -> Ticket:
+        """Waits, first come, first served, until an item of a stream fits: the flow control of streams."""
+        if not self._waiting and self._fits(tokens, Kind.STREAM):
+            return self._let_in(tokens, Kind.STREAM)
         entered: asyncio.Future[Ticket] = asyncio.get_running_loop().create_future()
-        entry = (tokens, priority, entered)
+        entry = (tokens, entered)
         self._waiting.append(entry)
         try:
             return await entered
@@ -98,19 +114,19 @@ class Admission:
                 entered.result().settle(0)
             raise
 
-    def _fits(self, tokens: int) -> bool:
-        return not self.held_tokens or self.held_tokens + tokens <= self._budget
+    def _fits(self, tokens: int, kind: Kind) -> bool:
+        return not self._held[kind] or self._held[kind] + tokens <= kind.share * self._budget
 
-    def _let_in(self, tokens: int, priority: Priority) -> Ticket:
-        self._held[priority] += tokens
-        return Ticket(self, tokens, priority)
+    def _let_in(self, tokens: int, kind: Kind) -> Ticket:
+        self._held[kind] += tokens
+        return Ticket(self, tokens, kind)
 
-    def _change(self, tokens: int, priority: Priority) -> None:
-        self._held[priority] += tokens
-        while self._waiting and self._fits(self._waiting[0][0]):
-            waiting_tokens, waiting_priority, entered = self._waiting.popleft()
+    def _change(self, tokens: int, kind: Kind) -> None:
+        self._held[kind] += tokens
+        while self._waiting and self._fits(self._waiting[0][0], Kind.STREAM):
+            waiting_tokens, entered = self._waiting.popleft()
             if not entered.done():
-                entered.set_result(self._let_in(waiting_tokens, waiting_priority))
+                entered.set_result(self._let_in(waiting_tokens, Kind.STREAM))
 
     def _delay_s(self, excess_tokens: float) -> float:
         """Time until that many tokens are done, with jitter so that refused callers do not come back together."""

@@ -129,7 +129,7 @@ class Embedder:
 
     async def _admit(self, tokens: int, schedule: Schedule) -> Ticket:
         if schedule.wait_for_room:
-            return await self._admission.wait_for_room(tokens, schedule.priority)
+            return await self._admission.wait_for_room(tokens)
         return self._admission.admit(tokens, schedule.priority, schedule.time_left_s)
 
     async def _tokenize(self, texts: Sequence[str], prompt: str, options: TextOptions, timings: Timings) -> Tokenized:

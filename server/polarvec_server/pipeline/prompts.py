@@ -21,7 +21,7 @@ def choose_prompt(prompts: Mapping[str, str], options: TextOptions) -> str:
     """
     if options.prompt_text is not None:
         if len(options.prompt_text) > _MAX_PROMPT_CHARACTERS:
-            raise InvalidText("prompt_text")
+            raise InvalidText("prompt_text", f"has more than {_MAX_PROMPT_CHARACTERS} characters")
         return options.prompt_text
     if options.prompt_name is not None:
         if options.prompt_name not in prompts:
