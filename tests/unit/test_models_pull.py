@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -102,12 +103,21 @@ def test_next_command_goes_on_where_the_last_was_interrupted(hub, files, tmp_pat
     size = len(files["model.safetensors"])
     hub.cuts["model.safetensors"] = [4 * _PIECE]
 
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
+    class CtrlC(BaseException):
+        """Like KeyboardInterrupt, without ending the whole test run should it stray."""
 
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        pull(_NAME, "", tmp_path, hub.endpoint)
+    here, sleep = threading.current_thread(), time.sleep
+
+    def interrupt(seconds: float) -> None:
+        # The module `time` is everybody's, so threads of other tests must still be able to sleep.
+        if threading.current_thread() is here:
+            raise CtrlC
+        sleep(seconds)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("huggingface_hub.file_download.time.sleep", interrupt)
+        with pytest.raises(CtrlC):
+            pull(_NAME, "", tmp_path, hub.endpoint)
     assert stored_folders(tmp_path) == []
     assert not (tmp_path / "someone--small-model").exists()
     small = [fetch.path for fetch in hub.fetches if fetch.path != "model.safetensors"]
