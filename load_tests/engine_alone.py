@@ -1,4 +1,4 @@
-"""The engine without any server: reads a job as JSON, encodes for some seconds, writes what it did. Used by bench.py."""
+"""The engine without any server, for bench.py: reads a job as JSON, encodes for some seconds, writes what it did."""
 
 from __future__ import annotations
 

@@ -53,6 +53,14 @@ def server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
+def bf16_server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
+    """The default model in bfloat16, emulated where the CPU has none."""
+    process = ServerProcess("e5-small", cache, precision="bf16", workers=1).wait_ready()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
 def tiny_server(tiny_model: str, cache: Path) -> Iterator[ServerProcess]:
     """A random tiny model in float32, one worker."""
     process = ServerProcess(tiny_model, cache, precision="f32", workers=1).wait_ready()

@@ -114,6 +114,11 @@ class ServerProcess:
             with error:
                 return error.code, error.read().decode()
 
+    def metric(self, name: str) -> float:
+        """Sum of one of the gateway's metrics over all labels; 0 if it is not there yet."""
+        lines = self.http("/metrics")[1].splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
     def triton_metric(self, name: str) -> float:
         """Sum of one of Triton's own counters over all models."""
         address = next(match[0] for line in self.lines if (match := re.search(r"http://\S+/metrics", line)))

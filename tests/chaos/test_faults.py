@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
 
 import numpy as np
@@ -55,7 +56,7 @@ async def load(target, references, until, kill):
         until.set()
         await asyncio.gather(*tasks)
     after = [killed_at, *(t for t in times if t > killed_at)]
-    return answers, wrong, errors, max(b - a for a, b in zip(after, after[1:], strict=False)), len(after) - 1
+    return answers, wrong, errors, max(b - a for a, b in itertools.pairwise(after)), len(after) - 1
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +76,11 @@ VICTIMS = {
 @pytest.mark.parametrize("name", VICTIMS)
 def test_kill_9_under_load(victim, references, name):
     process = VICTIMS[name](victim)
-    answers, wrong, errors, gap_s, after = asyncio.run(
-        load(victim.target, references, asyncio.Event(), process.kill)
+    answers, wrong, errors, gap_s, after = asyncio.run(load(victim.target, references, asyncio.Event(), process.kill))
+    print(
+        f"{name}: {answers} answers, {after} after the kill, longest gap {gap_s:.2f} s, "
+        f"{len(errors)} errors, {len(wrong)} wrong"
     )
-    print(f"{name}: {answers} answers, {after} after the kill, longest gap {gap_s:.2f} s, {len(errors)} errors, {len(wrong)} wrong")
     assert not wrong
     assert after > 0
     assert not errors, {str(error) for error in errors}

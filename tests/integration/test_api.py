@@ -143,8 +143,12 @@ def test_http_tells_metrics_and_readiness_of_all_workers(client, server):
 
 def test_a_deadline_that_has_passed_ends_with_its_code(stub):
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Embed(pb.EmbedRequest(texts=["늦은 문서 " * 200] * 200, input_type=pb.INPUT_TYPE_DOCUMENT,
-                                   truncation=pb.TRUNCATION_END), timeout=0.05)
+        stub.Embed(
+            pb.EmbedRequest(
+                texts=["늦은 문서 " * 200] * 200, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
+            ),
+            timeout=0.05,
+        )
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

@@ -6,9 +6,12 @@ import socket
 import subprocess
 import sys
 
+import grpc
 import psutil
 import pytest
 from polarvec import Client
+from polarvec_proto.v1 import embedding_pb2 as pb
+from polarvec_proto.v1 import embedding_pb2_grpc
 from server_process import ServerProcess, wait_until
 
 
@@ -17,7 +20,11 @@ def run_serve(cache, **settings):
         f"POLARVEC_{name.upper()}": str(value) for name, value in {"cache_dir": cache, **settings}.items()
     }
     return subprocess.run(
-        [sys.executable, "-m", "polarvec_server.cli", "serve"], env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "polarvec_server.cli", "serve"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -30,7 +37,7 @@ def test_stopping_leaves_nothing_behind(tiny_model, cache, number):
         assert client.embed_queries("안녕").shape == (64,)
     assert server.stop(number) == 0
     assert server.leftovers() == []
-    gone, alive = psutil.wait_procs(processes, timeout=5)
+    _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive, alive
 
 
@@ -106,20 +113,17 @@ def test_triton_listens_nowhere_but_on_its_metrics_port(tiny_server):
     assert [address.ip for address in listening] == ["127.0.0.1"]
 
 
-def test_calls_in_progress_are_finished_when_the_server_stops(tiny_model, cache):
-    import threading
-
+def test_a_call_in_progress_is_finished_when_the_server_stops(tiny_model, cache):
     server = ServerProcess(tiny_model, cache, workers=1).wait_ready()
-    results = []
-
-    def ask():
-        with Client(server.target) as client:
-            results.append(client.embed_documents(["느린 문서 " * 1500] * 40, truncation="end", timeout_s=60).shape)
-
-    caller = threading.Thread(target=ask)
-    caller.start()
-    wait_until(lambda: "polarvec_held_tokens" in (m := server.http("/metrics")[1])
-               and float(m.split('polarvec_held_tokens{model="tiny"} ')[1].split("\n")[0]) > 0, 30, "a call is in")
-    assert server.stop(signal.SIGTERM) == 0
-    caller.join(30)
-    assert results == [(40, 64)]
+    request = pb.EmbedRequest(
+        texts=["느린 문서 " * 5000] * 25, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
+    )
+    try:
+        with grpc.insecure_channel(server.target) as channel:
+            call = embedding_pb2_grpc.EmbeddingServiceStub(channel).Embed.future(request, timeout=60)
+            wait_until(lambda: server.metric("polarvec_in_flight_tokens") > 0, 30, "the call is on its way")
+            assert not call.done()
+            assert server.stop(signal.SIGTERM) == 0
+            assert list(call.result().token_counts) == [8192] * 25
+    finally:
+        server.kill()

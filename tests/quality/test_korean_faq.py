@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from ndcg import ndcg_one_relevant
 from polarvec import Client
-from server_process import ServerProcess
 
 # nDCG@10 on the Korean FAQ of plain transformers (f32) and of the engine in bf16, answers cut at 512 tokens; the
 # scores of 4-bit weights, so never to be set beside published ones. Columns: f32, bf16.
@@ -55,13 +54,9 @@ def test_f32_scores_what_the_weights_score(client, faq):
         assert value == pytest.approx(EXPECTED[name][0], abs=TOLERANCE), name
 
 
-def test_bf16_scores_what_the_weights_score(e5_small, cache, faq):
-    server = ServerProcess("e5-small", cache, precision="bf16", workers=1).wait_ready()
-    try:
-        with Client(server.target) as client:
-            found = scores(client, faq)
-    finally:
-        server.stop()
+def test_bf16_scores_what_the_weights_score(bf16_server, faq):
+    with Client(bf16_server.target) as client:
+        found = scores(client, faq)
     report(found, 1)
     for name, value in found.items():
         assert value == pytest.approx(EXPECTED[name][1], abs=BF16_TOLERANCE), name
