@@ -25,7 +25,7 @@ from polarvec import AsyncClient
 ROOT = Path(__file__).resolve().parents[1]
 FAQ = ROOT / "tests" / "data" / "debian-faq-ko" / "faq.jsonl"
 ENCODER = ROOT / "model_repository" / "encoder" / "1"
-DOCUMENTS_A_CALL = 32
+DOCUMENTS_A_CALL = 8
 READY_TIMEOUT_S = 600
 
 
@@ -50,9 +50,12 @@ def corpus() -> tuple[list[str], list[str]]:
     return [row["question_ko"] for row in rows], [row["answer_ko"] for row in rows]
 
 
-def engine_round(model: Path, pooling: str, precision: str, ids: Sequence[Sequence[int]], seconds: float) -> Round:
-    """The engine alone, in a process of its own, all texts of a round in one batch after the other."""
-    request = {"model": str(model), "pooling": pooling, "precision": precision, "ids": list(ids), "seconds": seconds}
+def engine_round(
+    model: Path, pooling: str, precision: str, ids: Sequence[Sequence[int]], texts_at_once: int, seconds: float
+) -> Round:
+    """The engine alone, in a process of its own, with as many texts at once as the callers have in hand."""
+    request = {"model": str(model), "pooling": pooling, "precision": precision, "ids": list(ids)}
+    request |= {"texts_at_once": texts_at_once, "seconds": seconds}
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("engine_alone.py"))],
         input=json.dumps(request),
@@ -96,14 +99,11 @@ class Server:
     def __init__(self, model: str, precision: str) -> None:
         """Start it and wait for its ready line."""
         ports = [_free_port(), _free_port()]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("POLARVEC_")}
-        kept = {name: value for name, value in os.environ.items() if name == "POLARVEC_CACHE_DIR"}
         self.target = f"127.0.0.1:{ports[0]}"
         self._process = subprocess.Popen(
             [sys.executable, "-m", "polarvec_server.cli", "serve", model],
             env={
-                **environment,
-                **kept,
+                **os.environ,
                 "POLARVEC_PRECISION": precision,
                 "POLARVEC_GRPC_PORT": str(ports[0]),
                 "POLARVEC_HTTP_PORT": str(ports[1]),
@@ -149,7 +149,7 @@ async def measure(server: Server, rounds: int, seconds: float) -> list[str]:
         "queries, 1 text a call": ("query", [[text] for text in questions]),
         f"documents, {DOCUMENTS_A_CALL} texts a call": (
             "document",
-            [answers[start : start + DOCUMENTS_A_CALL] for start in range(0, len(answers) - DOCUMENTS_A_CALL, 11)],
+            [answers[start : start + DOCUMENTS_A_CALL] for start in range(0, len(answers) - DOCUMENTS_A_CALL, 5)],
         ),
     }
     rows = []
@@ -165,7 +165,11 @@ async def measure(server: Server, rounds: int, seconds: float) -> list[str]:
         for callers in (1, 8, 64):
             served, alone = [], []
             for _ in range(rounds):
-                alone.append(engine_round(folder.encoder_path, folder.pooling, model.precision, ids, seconds))
+                alone.append(
+                    engine_round(
+                        folder.encoder_path, folder.pooling, model.precision, ids, callers * len(calls[0]), seconds
+                    )
+                )
                 served.append(await server_round(server.target, calls, input_type, callers, seconds))
             ratio = statistics.median(s.tokens_per_s / a.tokens_per_s for s, a in zip(served, alone, strict=True))
             latencies = np.concatenate([r.latencies_ms for r in served])

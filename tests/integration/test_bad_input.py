@@ -24,7 +24,7 @@ BAD = {
     "unknown model": (dict(texts=["a"], input_type=Q, model="gpt-9"), "UNKNOWN_MODEL", {"models": "e5-small"}),
     "path as model": (dict(texts=["a"], input_type=Q, model="../../etc"), "UNKNOWN_MODEL", {"models": "e5-small"}),
     "NUL in model": (dict(texts=["a"], input_type=Q, model="e5-small\0"), "UNKNOWN_MODEL", {}),
-    "unknown prompt": (dict(texts=["a"], input_type=Q, prompt_name="x"), "UNKNOWN_PROMPT", {"prompts": "passage,query"}),
+    "unknown prompt": (dict(texts=["a"], input_type=Q, prompt_name="x"), "UNKNOWN_PROMPT", {}),
     "long prompt": (dict(texts=["a"], input_type=Q, prompt_text="x" * 5000), "INVALID_TEXT", {}),
     "too long": (dict(texts=["a", LONG], input_type=D), "TEXT_TOO_LONG", {"index": "1", "token_limit": "512"}),
     "10 MB text": (dict(texts=["가나다 " * 1_000_000], input_type=D), "TEXT_TOO_LONG", {"byte_count": "10000000"}),
