@@ -51,9 +51,9 @@ class Settings(BaseSettings):
     triton_metrics_port: int = Field(0, ge=0, le=65535)
     """Port of Triton's own /metrics on loopback; 0 takes a free one."""
     pack_tokens: int = Field(0, ge=0)
-    """Most tokens in one request to Triton (one longer text still goes alone); 0 means 512 on a CPU, 8192 on a GPU."""
+    """Most tokens in one request to Triton (one longer text still goes alone); 0 means 1024 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
-    """Most tokens of a model on their way in Triton, split between the workers; 0 means four packs."""
+    """Most tokens of a model on their way in Triton, split between the workers; 0 means three packs."""
     queue_tokens: int = Field(0, ge=0)
     """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
     bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""

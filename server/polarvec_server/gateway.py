@@ -36,7 +36,8 @@ from polarvec_server.pipeline.triton import TritonEncoder
 from polarvec_server.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
-_WINDOW_PACKS = 4
+# The running batch, the one that waits, and one more: docs/decisions/0001.
+_WINDOW_PACKS = 3
 _GPU_ENGINES = {"cuda"}
 _TOKENIZER_THREADS = 2
 _SAMPLE_INTERVAL_S = 0.5
@@ -59,7 +60,7 @@ class _RunningModel:
         self.id = folder.id
         self._metrics, self._health, self._patience_s = metrics, health, settings.encoder_patience_s
         gpu = model.engine in _GPU_ENGINES
-        pack_tokens = settings.pack_tokens or (8192 if gpu else 512)
+        pack_tokens = settings.pack_tokens or (8192 if gpu else 1024)
         window = settings.window_tokens or _WINDOW_PACKS * pack_tokens
         budget = settings.queue_tokens or ((4 << 20) if gpu else (256 << 10))
         self.encoder = TritonEncoder(target, model.triton_name, folder.dimensions)
