@@ -3,7 +3,7 @@ import time
 
 import numpy as np
 import pytest
-from polarvec_server.errors import DeadlineExceeded, EncoderDied, EncoderUnavailable, NonFinite
+from polarvec_server.errors import DeadlineExceeded, EncoderDied, EncoderUnavailable, InternalError, NonFinite
 from polarvec_server.pipeline.dispatch import Dispatcher
 from polarvec_server.pipeline.values import Pack, Priority, Timings
 
@@ -177,6 +177,15 @@ async def test_one_failed_pack_fails_its_call_only(encoder, dispatcher):
     await encoder.open(2)
     assert len(await good) == 1
     assert 4 not in encoder.sent
+
+
+async def test_a_fault_of_our_own_ends_the_call(encoder, dispatcher):
+    call = start(dispatcher, [1])
+    await settle()
+    await encoder.open(1, KeyError("a bug"))
+    with pytest.raises(InternalError):
+        await call
+    assert dispatcher.in_flight_tokens == 0
 
 
 async def test_calls_are_refused_while_the_encoder_stays_away(encoder):

@@ -9,27 +9,18 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
 from polarvec_server.errors import ConfigError, PolarvecServerError
-from polarvec_server.pipeline.values import Pack, Priority
+from polarvec_server.pipeline.values import Encoder, Pack, Priority
 
 _log = structlog.get_logger(__name__)
 _RETRY_S = 0.1
 # The loosest of the encoder's own tolerances at load (int8); a wrong model or a broken one is far below.
 _MIN_COSINE = 0.99
-
-
-class Encoder(Protocol):
-    """What computes packs: `pipeline.triton`."""
-
-    async def encode(self, pack: Pack, priority: Priority, time_left_s: float | None) -> NDArray[np.float32]:
-        """Returns (n, D) float32 pooled vectors."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,27 +14,20 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
-from polarvec_server.errors import DeadlineExceeded, EncoderDied, EncoderUnavailable, RequestError
-from polarvec_server.pipeline.values import Pack, Priority, Timings
+from polarvec_server.errors import DeadlineExceeded, EncoderDied, EncoderUnavailable, InternalError, RequestError
+from polarvec_server.pipeline.values import Encoder, Pack, Priority, Timings
 
+_log = structlog.get_logger(__name__)
 # A pack is sent again once after the encoder died under it: embedding has no side effects. Not more often, because
 # a pack that kills the encoder would do so for ever.
 _MAX_ATTEMPTS = 2
 # The rate is measured over about the last seconds of work.
 _RATE_MEMORY_S = 5.0
-
-
-class Encoder(Protocol):
-    """What computes packs: `pipeline.triton`."""
-
-    async def encode(self, pack: Pack, priority: Priority, time_left_s: float | None) -> NDArray[np.float32]:
-        """Returns (n, D) float32 pooled vectors; raises EncoderDied or a RequestError."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -196,6 +189,10 @@ class Dispatcher:
             self._on_death()
         except RequestError as error:
             job.fail(error)
+        except Exception:
+            # Nobody awaits this task, so whatever else goes wrong must end the call here.
+            _log.exception("a pack could not be computed")
+            job.fail(InternalError())
         else:
             self._measure(pack.token_count, sent_at)
             job.results.append((pack, vectors))

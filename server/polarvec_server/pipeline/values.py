@@ -1,9 +1,10 @@
-"""The values that travel from stage to stage."""
+"""The values that travel from stage to stage, and the seam behind which they are computed."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +96,14 @@ class Pack:
     def token_count(self) -> int:
         """T."""
         return int(self.token_ids.size)
+
+
+class Encoder(Protocol):
+    """What computes packs: `pipeline.triton`."""
+
+    async def encode(self, pack: Pack, priority: Priority, time_left_s: float | None) -> NDArray[np.float32]:
+        """Returns (n, D) float32 pooled vectors; raises EncoderDied or a RequestError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
