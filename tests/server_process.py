@@ -115,9 +115,10 @@ class ServerProcess:
                 return error.code, error.read().decode()
 
     def metric(self, name: str) -> float:
-        """Sum of one of the gateway's metrics over all labels; 0 if it is not there yet."""
+        """Sum of the gateway's samples that begin so, with or without labels; 0 if there is none yet."""
         lines = self.http("/metrics")[1].splitlines()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+        starts = name if "{" in name else (f"{name}{{", f"{name} ")
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(starts))
 
     def triton_metric(self, name: str) -> float:
         """Sum of one of Triton's own counters over all models."""
