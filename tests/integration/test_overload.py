@@ -1,4 +1,4 @@
-"""Overload on a real server: refused at once, with a delay to come back after; queries and streams still get through."""
+"""Overload on a real server: refused at once, with a delay to come back after; queries and streams get through."""
 
 import threading
 
