@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from polarvec_server.errors import ConfigError
 
 PREFIX = "POLARVEC_"
+# Engines whose computing leaves the cores to the gateway and wants large packs.
+GPU_ENGINES = frozenset({"cuda"})
 # Names with our prefix that other programs of ours read.
 _FOREIGN = {"POLARVEC_TARGET", "POLARVEC_API_KEY"}
 

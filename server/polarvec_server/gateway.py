@@ -19,7 +19,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from polarvec_proto.v1 import embedding_pb2_grpc
 
-from polarvec_server.config import Settings
+from polarvec_server.config import GPU_ENGINES, Settings
 from polarvec_server.deployment import DeployedModel
 from polarvec_server.edge.health import SERVICE_NAME, Health
 from polarvec_server.edge.interceptors import CallInterceptor
@@ -38,7 +38,6 @@ from polarvec_server.telemetry import Metrics
 _log = structlog.get_logger(__name__)
 # The running batch, the one that waits, and one more: docs/decisions/0001.
 _WINDOW_PACKS = 3
-_GPU_ENGINES = {"cuda"}
 _TOKENIZER_THREADS = 2
 _SAMPLE_INTERVAL_S = 0.5
 
@@ -59,7 +58,7 @@ class _RunningModel:
         folder = read_folder(Path(model.folder))
         self.id = folder.id
         self._metrics, self._health, self._patience_s = metrics, health, settings.encoder_patience_s
-        gpu = model.engine in _GPU_ENGINES
+        gpu = model.engine in GPU_ENGINES
         pack_tokens = settings.pack_tokens or (8192 if gpu else 1024)
         window = settings.window_tokens or _WINDOW_PACKS * pack_tokens
         budget = settings.queue_tokens or ((4 << 20) if gpu else (256 << 10))

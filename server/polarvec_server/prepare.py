@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from polarvec_server.config import Settings
+from polarvec_server.config import GPU_ENGINES, Settings
 from polarvec_server.deployment import DeployedModel
 from polarvec_server.errors import ConfigError
 from polarvec_server.models import pull, repository
 from polarvec_server.models.folder import fingerprint, read_folder
 from polarvec_server.models.repository import EncoderConfig
 
-_GPU_ENGINES = {"cuda"}
 # A pack waits in the gateway, not here, so these only bound what goes wrong: see docs/decisions/.
 _MAX_QUEUE_PACKS = 4096
 _LONGEST_DEADLINE_US = 3_600_000_000
@@ -45,7 +44,7 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
         )
         triton_name = f"encoder_{index}"
         hashed = fingerprint(folder, inspection.precision, cache)
-        gpu = inspection.engine in _GPU_ENGINES
+        gpu = inspection.engine in GPU_ENGINES
         configs.append(
             EncoderConfig(
                 triton_name=triton_name,

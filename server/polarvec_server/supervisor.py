@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from polarvec_server.config import Settings
+from polarvec_server.config import GPU_ENGINES, Settings
 from polarvec_server.deployment import DeployedModel, write_deployment
 from polarvec_server.encoder_process import EncoderProcess
 from polarvec_server.models.folder import ModelFolder, read_folder
@@ -26,7 +26,6 @@ from polarvec_server.tritonserver import TritonPlan, find_triton, free_port, rem
 from polarvec_server.worker_pool import WorkerPool, worker_environment
 
 _log = structlog.get_logger("supervisor")
-_GPU_ENGINES = {"cuda"}
 
 
 class Supervisor:
@@ -64,7 +63,7 @@ class Supervisor:
         write_deployment(deployment, models)
         metrics_directory = directory / "metrics"
         metrics_directory.mkdir()
-        gpu = all(model.engine in _GPU_ENGINES for model in models)
+        gpu = all(model.engine in GPU_ENGINES for model in models)
         count = worker_count(settings, engine_elsewhere=False, gpu=gpu)
         plan = TritonPlan(
             install=install,

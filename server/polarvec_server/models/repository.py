@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from polarvec_server.config import GPU_ENGINES
 from polarvec_server.errors import ConfigError
 from polarvec_server.models import pbtxt
 from polarvec_server.models.folder import ModelFolder
 from polarvec_server.models.inspection import Inspection, InspectionError, inspect
 
 __all__ = ["EncoderConfig", "Inspection", "InspectionError", "encoder_source", "inspect", "write_repository"]
-
-_GPU_ENGINES = ("cuda",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def _config(template: str, model: EncoderConfig) -> str:
         },
     )
     text = pbtxt.with_output_dimensions(text, "embeddings", model.folder.dimensions)
-    kind = "KIND_GPU" if model.engine in _GPU_ENGINES else "KIND_CPU"
+    kind = "KIND_GPU" if model.engine in GPU_ENGINES else "KIND_CPU"
     lines = [text.rstrip(), "", f"instance_group [ {{ count: 1 kind: {kind} }} ]"]
     lines += [pbtxt.parameter(key, value) for key, value in _parameters(model).items()]
     return "\n".join(lines) + "\n"
