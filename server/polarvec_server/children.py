@@ -39,6 +39,7 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._exited = asyncio.Event()
+        self._group_killed = False
 
     @property
     def pid(self) -> int:
@@ -71,7 +72,11 @@ class Child:
     def _watch_exit(self, pid: int) -> None:
         """Learns of the end at once: asyncio's own wait() also waits for the last grandchild to close the output."""
         loop = asyncio.get_running_loop()
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._exited.set()
+            return
 
         def on_exit() -> None:
             loop.remove_reader(pidfd)
@@ -89,14 +94,19 @@ class Child:
                 continue
             if not line:
                 return
-            self._on_line(line.decode(errors="replace").rstrip())
+            # A log that cannot be written must not keep the child from being read: it would block on a full pipe.
+            with contextlib.suppress(Exception):
+                self._on_line(line.decode(errors="replace").rstrip())
 
     async def wait(self) -> int:
         """Waits for the end, kills what the process left in its group, and returns the exit status."""
         assert self._process is not None and self._reader is not None  # noqa: S101
         await self._exited.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if not self._group_killed:
+            # Once: the number may be somebody else's later.
+            self._group_killed = True
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         status = await self._process.wait()
         # asyncio.wait, because several may wait for the end, and one that is cancelled must not end the reading.
         await asyncio.wait({self._reader})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +12,9 @@ import typer
 
 from polarvec_server.config import Settings, load_settings
 from polarvec_server.errors import ConfigError, PolarvecServerError
+from polarvec_server.logs import configure_logging
 from polarvec_server.models.commands import models_app
-from polarvec_server.telemetry import configure_logging
+from polarvec_server.run_directory import run_directory
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(models_app, name="models")
@@ -35,10 +37,11 @@ def serve(
     http_port: Annotated[int | None, typer.Option(help="Port of /metrics, /healthz and /readyz.")] = None,
 ) -> None:
     """Serves models on this machine: Triton, the gateway and everything around them."""
-    from polarvec_server.supervisor import Supervisor
-
     settings = _load(model=model, grpc_port=grpc_port, http_port=http_port)
-    asyncio.run(Supervisor(settings, _say).run())
+    with run_directory() as directory:
+        from polarvec_server.supervisor import serve as serve_models
+
+        serve_models(settings, directory, _say)
 
 
 @app.command()
@@ -59,14 +62,15 @@ def gateway(
     directory: Annotated[Path, typer.Argument(help="What `prepare` wrote.")],
 ) -> None:
     """Serves in front of a tritonserver that somebody else runs (POLARVEC_TRITON_TARGET)."""
-    from polarvec_server.gateway_process import run_gateway
-
     settings = _load()
     if not settings.triton_target:
         raise ConfigError(
             "Set POLARVEC_TRITON_TARGET to the gRPC address of tritonserver, such as unix:/run/triton/grpc:0."
         )
-    asyncio.run(run_gateway(settings, directory / "models.json", _say))
+    with run_directory():
+        from polarvec_server.gateway_process import run_gateway
+
+        asyncio.run(run_gateway(settings, directory / "models.json", _say))
 
 
 @app.command(hidden=True)
@@ -123,6 +127,8 @@ def print_settings() -> None:
 
 def main() -> None:
     """Runs the command; an error of ours is one sentence and status 1, never a traceback."""
+    # SIGTERM ends a start in order, too; a running server has its own handlers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except PolarvecServerError as error:

@@ -73,8 +73,9 @@ class Settings(BaseSettings):
     """Longest deadline that a unary call gets."""
     canary_interval_s: float = Field(1.0, gt=0)
     """Seconds between two canary inferences of an idle encoder."""
-    canary_timeout_s: float = Field(60.0, gt=0)
-    """Seconds without a single answer from the encoder after which it counts as hung and is restarted."""
+    canary_timeout_s: float = Field(300.0, gt=0)
+    """Seconds without a single answer from the encoder after which it counts as hung and is restarted; must be longer
+    than the longest text takes. A dead or stopped tritonserver or stub is noticed within seconds in any case."""
     encoder_patience_s: float = Field(20.0, ge=0)
     """Seconds that calls wait for an encoder that restarts before they are refused as ENCODER_UNAVAILABLE."""
     load_timeout_s: float = Field(600.0, gt=0)

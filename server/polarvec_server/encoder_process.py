@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import structlog
 
 from polarvec_server.children import Child
-from polarvec_server.errors import ConfigError, EncoderDied, PolarvecServerError
+from polarvec_server.errors import ConfigError, EncoderDied, Overloaded, PolarvecServerError
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.pipeline.triton import TritonEncoder
 from polarvec_server.pipeline.values import Priority
@@ -23,6 +23,7 @@ _POLL_S = 0.05
 _LIVE_TIMEOUT_S = 2.0
 # So many silent ServerLive calls in a row mean that the process hangs, not that the machine is busy.
 _SILENT_CALLS = 3
+_FAILED_CANARIES = 3
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.1, 30.0
 # The encoder writes the reason of a refusal behind this mark; model_repository/encoder/1/model.py.
 _REFUSAL_MARK = "polarvec:"
@@ -50,12 +51,13 @@ class EncoderProcess:
             canaries: Canary pack and dimensions of each model, by its name in the repository.
             canary_interval_s: Between two canaries.
             canary_timeout_s: Without any answer to anybody it counts as hung.
-            on_restart: Told the cause of each restart: exit, stub, hang, wrong vector.
+            on_restart: Told the cause of each restart: exit, stub, hang, error, wrong vector.
         """
         self._plan, self._canaries = plan, canaries
         self._interval_s, self._timeout_s = canary_interval_s, canary_timeout_s
         self._on_restart = on_restart
         self._last_lines: deque[str] = deque(maxlen=200)
+        self._failures = 0
         self._child = self._new_child()
         self._encoders = {
             name: TritonEncoder(plan.target, name, dimensions) for name, (_, dimensions) in canaries.items()
@@ -85,6 +87,7 @@ class EncoderProcess:
             ConfigError: It ended before it was ready, or was not ready in time; the message holds the reason.
         """
         self._plan.clean_up()
+        self._failures = 0
         self._child = self._new_child()
         await self._child.start()
         deadline = time.monotonic() + self._plan.load_timeout_s
@@ -142,7 +145,7 @@ class EncoderProcess:
                 started = time.monotonic()
                 try:
                     await self.start()
-                except ConfigError as error:
+                except (ConfigError, OSError) as error:
                     _log.error("the encoder did not come back", error=str(error), next_try_s=backoff_s)
                     await asyncio.sleep(backoff_s)
                     backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
@@ -151,7 +154,7 @@ class EncoderProcess:
                     break
 
     async def _watch(self) -> str:
-        """Returns the cause when the encoder is lost: exit, stub, hang or wrong vector."""
+        """Returns the cause when the encoder is lost: exit, stub, hang, error or wrong vector."""
         exited = asyncio.create_task(self._child.wait())
         stuck = asyncio.create_task(self._watch_answers())
         try:
@@ -190,19 +193,27 @@ class EncoderProcess:
             if silent >= _SILENT_CALLS or time.monotonic() - since > self._timeout_s:
                 return "hang"
         try:
-            return "" if canary.matches(call.result()) else "wrong vector"
+            right = canary.matches(call.result())
         except EncoderDied:
             return "stub"
-        except PolarvecServerError:
-            # Overloaded or the like: it works.
+        except Overloaded:
+            # Triton's queue is full: it works.
             return ""
+        except PolarvecServerError:
+            # One failure may be one pack's; an encoder that fails every canary does not come back by itself.
+            self._failures += 1
+            return "error" if self._failures >= _FAILED_CANARIES else ""
+        self._failures = 0
+        return "" if right else "wrong vector"
 
     async def _answered_count(self) -> float:
         """Requests that Triton has answered, by its own counter; -1 if it does not tell."""
 
         def read() -> float:
             url = f"http://127.0.0.1:{self._plan.metrics_port}/metrics"
-            with urllib.request.urlopen(url, timeout=_LIVE_TIMEOUT_S) as answer:
+            # Past any proxy that the environment names.
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(url, timeout=_LIVE_TIMEOUT_S) as answer:
                 lines = answer.read().decode().splitlines()
             return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("nv_inference_count{"))
 
@@ -216,6 +227,10 @@ class EncoderProcess:
         self._child.signal(signal.SIGKILL)
         await self._child.wait()
         self._plan.clean_up()
+
+    def kill(self) -> None:
+        """Ends it at once: somebody has no time for order."""
+        self._child.signal(signal.SIGKILL)
 
     async def stop(self) -> None:
         """Ends it in order, and removes what it left."""

@@ -40,6 +40,9 @@ _log = structlog.get_logger(__name__)
 _WINDOW_PACKS = 3
 _TOKENIZER_THREADS = 2
 _SAMPLE_INTERVAL_S = 0.5
+_HEARTBEAT_S = 1.0
+_POLL_S = 0.02
+_LAST_PACKS_S = 5.0
 
 
 class _RunningModel:
@@ -129,6 +132,7 @@ class GatewayWorker:
             for model in models
         ]
         self._registry = ModelRegistry([model.served for model in self._models])
+        self._interceptor = CallInterceptor(self._metrics, f"/{SERVICE_NAME}/")
         self._stop = asyncio.Event()
 
     async def run(self, ready_fd: int) -> None:
@@ -162,12 +166,27 @@ class GatewayWorker:
     async def _drain(self, server: grpc.aio.Server) -> None:
         await self._health.drain()
         await asyncio.sleep(self._settings.drain_delay_s)
-        await server.stop(self._settings.drain_s)
+        stopping = asyncio.ensure_future(server.stop(self._settings.drain_s))
+        # Open health watches and reflection streams are no work: only our own calls are waited for.
+        while self._interceptor.calls_in_progress and not stopping.done():
+            await asyncio.wait({stopping}, timeout=_POLL_S)
+        await server.stop(0)
+        await stopping
+        # A closed connection would reach Triton as a cancellation of what is on its way.
+        idle = [asyncio.ensure_future(model.dispatcher.wait_idle()) for model in self._models]
+        _, late = await asyncio.wait(idle, timeout=_LAST_PACKS_S)
+        for task in late:
+            task.cancel()
 
     async def _announce(self, ready_fd: int) -> None:
+        """Tells the parent that this worker is ready, and then every second that its event loop turns."""
         await self._health.wait_ready()
-        os.write(ready_fd, b"1")
-        os.close(ready_fd)
+        os.set_blocking(ready_fd, False)
+        while True:
+            # A parent that does not read is no reason to stop serving.
+            with contextlib.suppress(OSError):
+                os.write(ready_fd, b"1")
+            await asyncio.sleep(_HEARTBEAT_S)
 
     async def _sample(self) -> None:
         while True:
@@ -180,7 +199,9 @@ class GatewayWorker:
     def _grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._metrics, f"/{SERVICE_NAME}/")],
+            interceptors=[self._interceptor],
+            # The outer limit; admission refuses long before, and says when to come back.
+            maximum_concurrent_rpcs=4096,
             options=[
                 ("grpc.so_reuseport", 1),
                 ("grpc.max_receive_message_length", settings.max_request_bytes),

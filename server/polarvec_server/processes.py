@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from polarvec_server.config import Settings
@@ -73,15 +75,17 @@ def _new_socket(host: str) -> socket.socket:
     return new
 
 
-def until_signal(*numbers: int) -> asyncio.Future[None]:
-    """Returns a future that is done when one of the signals comes."""
+def until_signal(hurry: Callable[[], None]) -> asyncio.Future[None]:
+    """Returns a future that is done at the first SIGINT or SIGTERM; `hurry` is called at every further one."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 
     def on_signal() -> None:
-        if not stop.done():
+        if stop.done():
+            hurry()
+        else:
             stop.set_result(None)
 
-    for number in numbers:
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     return stop

@@ -1,12 +1,7 @@
-"""Metrics and logs. No text of a caller, no vector and no key ever goes into either."""
+"""Metrics: no text of a caller and no key is ever a label."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from typing import Literal
-
-import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -65,7 +60,7 @@ class Metrics:
         )
         self.encoder_restarts = Counter(
             "polarvec_encoder_restarts",
-            "Restarts of tritonserver by cause: exit, stub, hang, wrong vector",
+            "Restarts of tritonserver by cause: exit, stub, hang, error, wrong vector",
             ["cause"],
             registry=registry,
         )
@@ -77,28 +72,3 @@ def render_metrics() -> bytes:
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
-
-
-def configure_logging(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Sends log lines to standard error."""
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
-    renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(ensure_ascii=False)
-    )
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.StackInfoRenderer(),
-            structlog.processors.format_exc_info if not console else _keep,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _keep(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
-    return event

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import importlib.util
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -16,11 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from polarvec_server.children import process_start_time
 from polarvec_server.errors import ConfigError
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
-_REGION = re.compile(r"polarvec-(\d+)-(\d+)-")
 _OLDEST_GLIBC = (2, 35)
 EXIT_TIMEOUT_S = 5
 
@@ -130,7 +127,7 @@ class TritonPlan:
             "--allow-vertex-ai=false",
             f"--grpc-address=unix:{self.socket_directory}/grpc",
             "--grpc-port=0",
-            # Nobody knows the secret, so nobody gets at these.
+            # Nothing of ours uses these. What keeps others from the socket is its private directory.
             "--grpc-restricted-protocol=model-repository,shared-memory,statistics,trace,logging:"
             f"triton-admin={secrets.token_hex(16)}",
             "--grpc-infer-allocation-pool-size=64",
@@ -162,22 +159,6 @@ class TritonPlan:
         for region in _SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
             with contextlib.suppress(OSError):
                 region.unlink()
-
-
-def shared_memory_prefix() -> str:
-    """Returns a prefix that says which supervisor a region belongs to."""
-    return f"polarvec-{os.getpid()}-{process_start_time(os.getpid())}-"
-
-
-def remove_orphans(directory: Path = _SHARED_MEMORY) -> None:
-    """Removes what supervisors that were killed left in a directory: entries of ours whose supervisor is gone."""
-    for entry in directory.glob("polarvec-*"):
-        match = _REGION.match(entry.name)
-        if match is None or process_start_time(int(match[1])) == int(match[2]):
-            continue
-        with contextlib.suppress(OSError):
-            if entry.stat().st_uid == os.getuid():
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def free_port() -> int:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import time
 
-import numpy as np
+import psutil
 import pytest
 from polarvec import AsyncClient, Client, PolarvecError
 from server_process import ServerProcess, wait_until
@@ -43,7 +43,7 @@ async def load(target, references, until, kill):
                 continue
             answers += 1
             times.append(time.monotonic())
-            if vector @ references[text] < 0.9999:
+            if not vector @ references[text] >= 0.9999:
                 wrong.append(text)
 
     async with contextlib.AsyncExitStack() as stack:
@@ -86,12 +86,14 @@ def test_kill_9_under_load(victim, references, name):
     assert not errors, {str(error) for error in errors}
     wait_until(lambda: victim.http("/readyz")[0] == 200, 30, "ready again")
     assert not process.is_running() and len(victim.workers()) == 2
+    metric = "worker_restarts" if name == "worker" else "encoder_restarts"
+    assert victim.metric(f"polarvec_{metric}_total") >= 1
     with Client(victim.target) as client:
         text, vector = next(iter(references.items()))
         assert client.embed_documents(text) @ vector > 0.9999
 
 
-@pytest.mark.parametrize("name", ["stub", "tritonserver"])
+@pytest.mark.parametrize("name", ["stub", "tritonserver", "worker"])
 def test_a_paused_process_is_replaced(victim, references, name):
     process = VICTIMS[name](victim)
     answers, wrong, errors, gap_s, after = asyncio.run(
@@ -100,7 +102,9 @@ def test_a_paused_process_is_replaced(victim, references, name):
     print(f"{name} paused: {answers} answers, {after} after, longest gap {gap_s:.2f} s, {len(errors)} errors")
     assert not wrong and not errors, {str(error) for error in errors}
     wait_until(lambda: victim.http("/readyz")[0] == 200, 60, "ready again")
-    wait_until(lambda: not process.is_running(), 60, "the paused process is gone")
+    wait_until(
+        lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60, "the paused process is gone"
+    )
     with Client(victim.target) as client:
         text, vector = next(iter(references.items()))
         assert client.embed_documents(text) @ vector > 0.9999
@@ -111,10 +115,9 @@ def test_health_says_no_while_the_encoder_is_away(tiny_model, cache):
     try:
         with Client(server.target) as client:
             server.triton().kill()
-            took_s = wait_until(lambda: server.http("/readyz")[0] == 503, 10, "not ready")
+            took_s = wait_until(lambda: server.http("/readyz")[0] == 503, 2, "not ready")
             back_s = wait_until(lambda: server.http("/readyz")[0] == 200, 60, "ready again")
             print(f"not ready after {took_s:.2f} s, ready again after {back_s:.2f} s")
             assert client.embed_queries("돌아왔다").shape == (64,)
-        assert np.isfinite(took_s)
     finally:
         assert server.stop() == 0

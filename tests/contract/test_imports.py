@@ -79,8 +79,7 @@ def test_only_the_settings_read_our_environment():
     ]
     assert set(readers) <= {
         "config.py",
-        "supervisor.py",
-        "gateway_process.py",
+        "run_directory.py",
         "worker_pool.py",
         "tritonserver.py",
         "models/inspection.py",

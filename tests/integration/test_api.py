@@ -1,5 +1,7 @@
 """The whole of polarvec.v1 against a real server, as its users see it."""
 
+import time
+
 import grpc
 import numpy as np
 import pytest
@@ -129,6 +131,13 @@ def test_reflection_lists_the_services(server):
     assert {"polarvec.v1.EmbeddingService", "grpc.health.v1.Health"} <= services
 
 
+def test_rank_of_more_than_the_interactive_share_works_on_an_idle_server(client):
+    # 300,000 tokens are over the call's limit, 150,000 over a worker's share: only the limit counts.
+    documents = ["서울은 대한민국의 수도이다."] * 1023 + ["고래는 바다에 산다."]
+    (ranking,) = client.rank(["수도는 어디인가?"], documents, top_k=2, timeout_s=120)
+    assert list(ranking.document_indexes) == [0, 1]
+
+
 def test_http_tells_metrics_and_readiness_of_all_workers(client, server):
     client.embed_queries(TEXTS)
     assert server.http("/healthz")[0] == 200
@@ -141,15 +150,17 @@ def test_http_tells_metrics_and_readiness_of_all_workers(client, server):
         assert text not in metrics and text not in server.output
 
 
-def test_a_deadline_that_has_passed_ends_with_its_code(stub):
+def test_work_past_its_deadline_ends_with_its_code_and_is_not_embedded(stub, server):
+    request = pb.EmbedRequest(
+        texts=["늦은 문서 " * 200] * 200, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
+    )
+    before = server.triton_metric("nv_inference_request_success")
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Embed(
-            pb.EmbedRequest(
-                texts=["늦은 문서 " * 200] * 200, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
-            ),
-            timeout=0.05,
-        )
+        stub.Embed(request, timeout=0.2)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    # 200 packs of 512 tokens would be 100 requests; only those of the window were sent.
+    time.sleep(1)
+    assert server.triton_metric("nv_inference_request_success") - before < 20
 
 
 def test_the_callers_request_id_comes_back(stub):

@@ -12,7 +12,7 @@ import pytest
 from polarvec import Client
 from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_proto.v1 import embedding_pb2_grpc
-from server_process import ServerProcess, wait_until
+from server_process import ServerProcess, free_port, wait_until
 
 
 def run_serve(cache, **settings):
@@ -75,8 +75,7 @@ def test_a_taken_port_is_named(tiny_model, cache, tiny_server, setting):
         probe.bind(("127.0.0.1", 0))
         probe.listen(1)
         settings = {"grpc_port": 0, "http_port": 0} | {setting: probe.getsockname()[1]}
-        free = iter(range(42000, 42010))
-        settings = {name: port or next(free) for name, port in settings.items()}
+        settings = {name: port or free_port() for name, port in settings.items()}
         done = run_serve(cache, model=tiny_model, **settings)
     assert done.returncode == 1
     assert f"set POLARVEC_{setting.upper()} to another port" in done.stderr
@@ -84,7 +83,7 @@ def test_a_taken_port_is_named(tiny_model, cache, tiny_server, setting):
 
 
 def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cache, tiny_server):
-    done = run_serve(cache, model=tiny_model, grpc_port=tiny_server.grpc_port, http_port=42011)
+    done = run_serve(cache, model=tiny_model, grpc_port=tiny_server.grpc_port, http_port=free_port())
     assert done.returncode == 1 and "POLARVEC_GRPC_PORT" in done.stderr
 
 
@@ -102,7 +101,7 @@ def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cach
     ],
 )
 def test_what_cannot_start_says_why_in_a_sentence(tiny_model, cache, settings, sentence, tmp_path):
-    done = run_serve(cache, grpc_port=42020, http_port=42021, hub_endpoint="http://127.0.0.1:9", **settings)
+    done = run_serve(cache, grpc_port=free_port(), http_port=free_port(), hub_endpoint="http://127.0.0.1:9", **settings)
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

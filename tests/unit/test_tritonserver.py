@@ -5,7 +5,8 @@ import pytest
 from polarvec_server import tritonserver
 from polarvec_server.children import process_start_time
 from polarvec_server.errors import ConfigError
-from polarvec_server.tritonserver import TritonInstall, TritonPlan, find_triton, remove_orphans, shared_memory_prefix
+from polarvec_server.run_directory import remove_orphans, shared_memory_prefix
+from polarvec_server.tritonserver import TritonInstall, TritonPlan, find_triton
 
 
 def plan(directory: Path) -> TritonPlan:

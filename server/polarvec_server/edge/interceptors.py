@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 import uuid
@@ -32,12 +33,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             service_prefix: Calls of other services (health, reflection) pass untouched.
         """
         self._metrics, self._prefix = metrics, service_prefix
+        self.calls_in_progress = 0
 
     async def intercept_service(  # type: ignore[override]
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """Returns the handler of the method with this interceptor around it."""
-        handler = await continuation(details)
+        handler: Any = await continuation(details)
         if handler is None or not details.method.startswith(self._prefix):
             return handler
         method = details.method.rsplit("/", 1)[-1]
@@ -52,7 +54,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _unary(self, behavior: Any, method: str) -> Any:
         async def call(request: Any, context: Any) -> Any:
-            async with _Call(self._metrics, method, context):
+            async with self._frame(method, context):
                 if request is _MALFORMED:
                     raise MalformedMessage
                 return await behavior(request, context)
@@ -67,11 +69,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 yield request
 
         async def call(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
-            async with _Call(self._metrics, method, context):
+            async with self._frame(method, context):
                 async for response in behavior(readable(requests), context):
                     yield response
 
         return call
+
+    @contextlib.asynccontextmanager
+    async def _frame(self, method: str, context: Any) -> AsyncIterator[None]:
+        self.calls_in_progress += 1
+        try:
+            async with _Call(self._metrics, method, context):
+                yield
+        finally:
+            self.calls_in_progress -= 1
 
 
 def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

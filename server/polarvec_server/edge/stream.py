@@ -24,7 +24,7 @@ async def answer_items(
     holds the sender back through HTTP/2's flow control.
 
     Raises:
-        RequestError: An item could not be read at all; the answers before it have been sent.
+        RequestError: An item could not be read at all; those before it have been answered.
     """
     answers: asyncio.Queue[pb.EmbedStreamResponse | None] = asyncio.Queue()
     slots = asyncio.Semaphore(_ITEMS_AT_A_TIME)
@@ -33,23 +33,28 @@ async def answer_items(
         answers.put_nowait(await _answer(item, embed))
 
     async def read() -> None:
+        """Reads items until the sender is done, or one cannot be read; what was read is answered in either case."""
+        unreadable: RequestError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for item in items:
-                    await slots.acquire()
-                    group.create_task(answer(item))
+                await slots.acquire()
+                try:
+                    async for item in items:
+                        group.create_task(answer(item))
+                        await slots.acquire()
+                except RequestError as error:
+                    unreadable = error
         finally:
             answers.put_nowait(None)
+        if unreadable is not None:
+            raise unreadable
 
     reader = asyncio.create_task(read())
     try:
         while (response := await answers.get()) is not None:
             yield response
             slots.release()
-        try:
-            await reader
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+        await reader
     finally:
         reader.cancel()
 

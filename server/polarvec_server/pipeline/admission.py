@@ -110,6 +110,8 @@ class Admission:
         except asyncio.CancelledError:
             if entry in self._waiting:
                 self._waiting.remove(entry)
+                # The one behind may fit where this one did not.
+                self._change(0, Kind.STREAM)
             elif not entered.cancelled():
                 entered.result().settle(0)
             raise

@@ -14,7 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from polarvec_server.errors import ConfigError, PolarvecServerError
+from polarvec_server.errors import ConfigError, Overloaded, PolarvecServerError
 from polarvec_server.pipeline.values import Encoder, Pack, Priority
 
 _log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ class CanaryPack:
             golden = json.loads(golden_path.read_text())
             ids = np.array(golden["token_ids"][0], np.int32)
             vector = np.frombuffer(base64.b64decode(golden["vectors"][0]), "<f4")
-        except (OSError, ValueError, KeyError, IndexError) as error:
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
             raise ConfigError(f"{golden_path} is not a golden file; delete it and start again.") from error
         return cls(Pack(ids, np.array([ids.size], np.int32), np.zeros(1, np.int64)), vector)
 
@@ -118,6 +118,9 @@ class Canary:
                 return False
         try:
             vectors = call.result()
+        except Overloaded:
+            # Triton's queue is full: it works.
+            return True
         except PolarvecServerError:
             return False
         self._on_seconds(time.monotonic() - started)

@@ -61,7 +61,9 @@ class Dispatcher:
         self._order = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs: set[_Job] = set()
-        self._in_flight_tokens = 0
+        self._in_flight = dict.fromkeys(Priority, 0)
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._last_completion = 0.0
         self._done_tokens = 0.0
         self._busy_s = 0.0
@@ -85,7 +87,11 @@ class Dispatcher:
     @property
     def in_flight_tokens(self) -> int:
         """Tokens on their way in Triton."""
-        return self._in_flight_tokens
+        return sum(self._in_flight.values())
+
+    async def wait_idle(self) -> None:
+        """Returns when nothing is on its way."""
+        await self._idle.wait()
 
     def set_available(self, available: bool) -> None:
         """Starts or stops sending; what is queued waits."""
@@ -157,7 +163,9 @@ class Dispatcher:
                     heapq.heappop(queue)
                     continue
                 pack, _ = job.waiting[0]
-                if self._in_flight_tokens and self._in_flight_tokens + pack.token_count > self._window:
+                # Interactive packs pass bulk that is on its way, so that Triton's priorities can act on them.
+                ahead = self._in_flight[level] if level is Priority.INTERACTIVE else self.in_flight_tokens
+                if ahead and ahead + pack.token_count > self._window:
                     return None
                 heapq.heappop(queue)
                 pack, attempt = job.waiting.popleft()
@@ -173,7 +181,8 @@ class Dispatcher:
             job, pack, attempt = chosen
             if math.isnan(job.first_sent_at):
                 job.first_sent_at = time.monotonic()
-            self._in_flight_tokens += pack.token_count
+            self._in_flight[job.priority] += pack.token_count
+            self._idle.clear()
             task = asyncio.get_running_loop().create_task(self._send(job, pack, attempt))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -200,15 +209,18 @@ class Dispatcher:
             if job.remaining == 0 and not job.done.done():
                 job.done.set_result(None)
         finally:
-            self._in_flight_tokens -= pack.token_count
+            self._in_flight[job.priority] -= pack.token_count
             self._pump()
+            if not self.in_flight_tokens:
+                self._idle.set()
 
     def _send_again(self, job: _Job, pack: Pack, attempt: int) -> None:
         if attempt >= _MAX_ATTEMPTS:
             job.fail(EncoderUnavailable())
         elif not job.done.done():
             job.waiting.appendleft((pack, attempt + 1))
-            self._push(job)
+            if len(job.waiting) == 1:
+                self._push(job)
 
     def _measure(self, tokens: int, sent_at: float) -> None:
         """Counts tokens against busy time; both fade, so that the rate follows a change of the work."""

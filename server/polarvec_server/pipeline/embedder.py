@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from polarvec_server.errors import EmptyText, NoTexts, TextTooLong, TooManyTexts
+from polarvec_server.errors import EmptyText, NoTexts, Overloaded, TextTooLong, TooManyTexts
 from polarvec_server.pipeline import packing, postprocess, prompts
 from polarvec_server.pipeline.admission import Admission, Ticket, estimate_tokens
 from polarvec_server.pipeline.dispatch import Dispatcher
@@ -20,6 +20,8 @@ from polarvec_server.pipeline.values import Priority, TextOptions, Timings, Toke
 
 # Below this many characters a hop to another thread costs more than the tokenizer itself (about 0.1 ms).
 _INLINE_CHARACTERS = 1000
+_COUNTING_CALLS = 4
+_COUNTING_DELAY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Embedder:
         self._admission = admission
         self._dispatcher = dispatcher
         self._executor = executor
+        self._counting = 0
 
     async def embed(
         self, texts: Sequence[str], text_options: TextOptions, vector_options: VectorOptions, schedule: Schedule
@@ -90,26 +93,55 @@ class Embedder:
         Raises:
             RequestError: What the error table of docs/api.md lists for Embed.
         """
+        (embedded,) = await self.embed_together([(texts, text_options)], vector_options, schedule)
+        return embedded
+
+    async def embed_together(
+        self,
+        groups: Sequence[tuple[Sequence[str], TextOptions]],
+        vector_options: VectorOptions,
+        schedule: Schedule,
+    ) -> list[Embedded]:
+        """Embeds several lists of texts as one call: admitted, scheduled and failed together. Raises as `embed`."""
         dimensions = postprocess.check_dimensions(vector_options.dimensions, self.dimensions)
-        prompt = self._check(texts, text_options)
-        with await self._admit(estimate_tokens(texts, prompt, self.max_tokens), schedule) as ticket:
-            tokenized = await self._tokenize(texts, prompt, text_options, schedule.timings)
-            token_count = int(tokenized.offsets[-1])
+        prefixes = [self._check(texts, options) for texts, options in groups]
+        estimate = sum(
+            estimate_tokens(texts, prompt, self.max_tokens) for (texts, _), prompt in zip(groups, prefixes, strict=True)
+        )
+        with await self._admit(estimate, schedule) as ticket:
+            tokenized = [
+                await self._tokenize(texts, prompt, options, schedule.timings)
+                for (texts, options), prompt in zip(groups, prefixes, strict=True)
+            ]
+            token_count = sum(int(group.offsets[-1]) for group in tokenized)
             if token_count > self.limits.max_call_tokens:
-                raise TooManyTexts("token", token_count, self.limits.max_call_tokens, text_options.field)
+                raise TooManyTexts("token", token_count, self.limits.max_call_tokens, groups[-1][1].field)
             ticket.settle(token_count)
-            packs = packing.make_packs(tokenized, self._pack_tokens)
+            starts = np.cumsum([0, *(len(texts) for texts, _ in groups)])
+            packs = [
+                pack
+                for group, start in zip(tokenized, starts[:-1], strict=True)
+                for pack in packing.make_packs(group, self._pack_tokens, int(start))
+            ]
             results = await self._dispatcher.run(packs, schedule.priority, schedule.deadline, schedule.timings)
-        pooled = np.empty((len(texts), self.dimensions), np.float32)
+        pooled = np.empty((int(starts[-1]), self.dimensions), np.float32)
         for pack, vectors in results:
             pooled[pack.rows] = vectors
         options = VectorOptions(dimensions, vector_options.unnormalized, vector_options.encoding)
-        return Embedded(postprocess.shape_vectors(pooled, options), tokenized)
+        shaped = np.split(postprocess.shape_vectors(pooled, options), starts[1:-1])
+        return [Embedded(vectors, group) for vectors, group in zip(shaped, tokenized, strict=True)]
 
     async def tokenize(self, texts: Sequence[str], options: TextOptions) -> Tokenized:
         """Counts tokens; texts may be empty, and too long ones are cut as `options` say."""
         prompt = self._check(texts, options, allow_empty=True)
-        return await self._tokenize(texts, prompt, options, Timings())
+        # No tokens of the encoder's are at stake, only threads; callers that embed must find one free.
+        if self._counting >= _COUNTING_CALLS:
+            raise Overloaded(_COUNTING_DELAY_S)
+        self._counting += 1
+        try:
+            return await self._tokenize(texts, prompt, options, Timings())
+        finally:
+            self._counting -= 1
 
     def _check(self, texts: Sequence[str], options: TextOptions, *, allow_empty: bool = False) -> str:
         """Refuses what needs no tokenizer to be refused, and returns the prompt."""
@@ -134,7 +166,7 @@ class Embedder:
 
     async def _tokenize(self, texts: Sequence[str], prompt: str, options: TextOptions, timings: Timings) -> Tokenized:
         started = time.monotonic()
-        if sum(map(len, texts)) < _INLINE_CHARACTERS:
+        if sum(map(len, texts)) + len(prompt) * len(texts) < _INLINE_CHARACTERS:
             tokenized = self._tokenizer.tokenize(texts, prompt, options)
         else:
             loop = asyncio.get_running_loop()

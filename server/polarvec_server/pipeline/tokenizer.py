@@ -49,24 +49,28 @@ class Tokenizer:
         prefixed = [prompt + text for text in texts] if prompt else list(texts)
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
         full_counts = np.fromiter(map(len, ids), np.int64, len(ids))
-        for index in np.flatnonzero(full_counts > self.max_tokens):
+        too_long = np.flatnonzero(full_counts > self.max_tokens)
+        prompt_tokens = self._count_prompt(prompt) if too_long.size else 0
+        for index in too_long:
             if options.truncation is Truncation.REFUSE:
                 raise TextTooLong(options.field, int(index), "token", int(full_counts[index]), self.max_tokens)
-            ids[index] = self._cut(ids[index], prompt, options.truncation)
+            ids[index] = self._cut(ids[index], prompt_tokens, options.truncation)
         offsets = np.zeros(len(ids) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
         token_ids = np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1]))
         return Tokenized(token_ids, offsets, full_counts)
 
-    def _cut(self, ids: list[int], prompt: str, truncation: Truncation) -> list[int]:
+    def _count_prompt(self, prompt: str) -> int:
+        """Counts the tokens that are the prompt's alone: its last blank belongs to the text's first token."""
+        return len(self._tokenizer.encode(prompt.rstrip(), add_special_tokens=False).ids) if prompt.strip() else 0
+
+    def _cut(self, ids: list[int], prompt_tokens: int, truncation: Truncation) -> list[int]:
         """Cuts one text to the limit; the special tokens stay, and the prompt too when the start is cut."""
         content = ids[len(self._head) : len(ids) - len(self._tail)]
         room = self.max_tokens - len(self._head) - len(self._tail)
         if truncation is Truncation.END:
             kept = content[:room]
         else:
-            # A prompt's last blank belongs to the text's first token, so it is left out of the count.
-            prompt_ids = self._tokenizer.encode(prompt.rstrip(), add_special_tokens=False).ids if prompt.strip() else []
-            keep_prompt = min(len(prompt_ids), room)
+            keep_prompt = min(prompt_tokens, room)
             kept = content[:keep_prompt] + content[len(content) - (room - keep_prompt) :]
         return [*self._head.tolist(), *kept, *self._tail.tolist()]
