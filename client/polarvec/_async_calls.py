@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Final, TypeVar
@@ -17,7 +18,7 @@ from polarvec._channel import EMBED, ChannelSettings, Rpc
 from polarvec._errors import PolarvecError, from_rpc_error
 from polarvec._requests import embed_request
 from polarvec._results import EmbedPart, call_timings
-from polarvec._retry import Deadline, overload_delay_s
+from polarvec._retry import Deadline, call_delay_s
 from polarvec._stream import StreamLedger
 from polarvec._types import CallTimings, StreamItem
 
@@ -127,7 +128,7 @@ class AsyncCalls:
     async def _finish(
         self, rpc: Rpc[RequestT, ResponseT], request: RequestT, deadline: Deadline
     ) -> tuple[ResponseT, CallTimings]:
-        while True:
+        for attempt in itertools.count(1):
             method = self._open_channel().unary_unary(rpc.path, rpc.serialize, rpc.parse)
             call = method(request, timeout=deadline.remaining_s(), metadata=self._settings.metadata)
             try:
@@ -139,10 +140,11 @@ class AsyncCalls:
                 if self._closed and task is not None and not task.cancelling():
                     raise RuntimeError("this client was closed during the call") from None
                 raise
-            delay_s = overload_delay_s(failure, deadline)
+            delay_s = call_delay_s(failure, attempt, deadline)
             if delay_s is None:
                 raise failure
             await asyncio.sleep(delay_s)
+        raise AssertionError("count() does not end")
 
     def _open_channel(self) -> grpc.aio.Channel:
         if self._closed:

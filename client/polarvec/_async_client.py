@@ -26,6 +26,7 @@ from polarvec._channel import (
 from polarvec._progress import progress_bar
 from polarvec._requests import (
     as_texts,
+    check_stream_source,
     checked_count,
     checked_timeout_s,
     embed_template,
@@ -253,6 +254,7 @@ class AsyncClient:
             **options: See `VectorOptions`.
         """
         template = embed_template(input_type=input_type, encoding=encoding, **options)
+        check_stream_source(texts)
         checked_count("batch_size", batch_size)
         return self._stream(texts, template, self._timeout(timeout_s), batch_size=batch_size, ordered=ordered)
 

@@ -34,13 +34,23 @@ def as_texts(texts: str | Iterable[str], name: str = "texts") -> tuple[list[str]
     if isinstance(texts, str):
         return [texts], True
     if isinstance(texts, (bytes, bytearray, Mapping)) or not isinstance(texts, Iterable):
-        raise TypeError(f"{name} is a {type(texts).__name__}; give a str or a list of str")
+        raise TypeError(f"{name} is of type {type(texts).__name__}; give a str or a list of str")
     listed = list(texts)
     for index, text in enumerate(listed):
         check_text(text, index, name)
     if not listed:
         raise InvalidRequest(f"{name} is empty; give at least one text.", reason="NO_TEXTS", field=name)
     return listed, False
+
+
+def check_stream_source(texts: object) -> None:
+    """Refuses one str where many texts are meant: a str is iterable too, letter by letter.
+
+    Raises:
+        TypeError: It is a str or bytes.
+    """
+    if isinstance(texts, (str, bytes, bytearray)):
+        raise TypeError(f"texts is of type {type(texts).__name__}; give a list or another iterable of str")
 
 
 def check_text(text: object, index: int, name: str = "texts") -> str:
@@ -50,7 +60,7 @@ def check_text(text: object, index: int, name: str = "texts") -> str:
         TypeError: It is no str.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{name}[{index}] is a {type(text).__name__}; give a str")
+        raise TypeError(f"{name}[{index}] is of type {type(text).__name__}; give a str")
     return text
 
 
@@ -196,8 +206,11 @@ def _number(field: str, value: str, numbers: Mapping[str, NumberT], reason: str 
 
 
 def _count(field: str, value: int, reason: str = "INVALID_FIELD") -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{field} is of type {type(value).__name__}; give a whole number")
     if not 0 <= value <= _MAX_INT32:
-        raise InvalidRequest(f"{field} is {value}; give 0 for all, or a positive number.", reason=reason, field=field)
+        message = f"{field} is {value}; give 0 for all, or a whole number up to {_MAX_INT32}."
+        raise InvalidRequest(message, reason=reason, field=field)
     return value
 
 

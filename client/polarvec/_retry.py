@@ -11,6 +11,8 @@ from polarvec._errors import Overloaded, PolarvecError, Unavailable
 MAX_ATTEMPTS = 4
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 1.0
+# With the backoff above about five seconds.
+_RECONNECTS = 8
 # Up to a fifth on top of the server's delay, so that callers who were refused together do not come back together.
 _JITTER = 0.2
 
@@ -31,15 +33,24 @@ class Deadline:
         return max(0.0, self.at_s - time.monotonic())
 
 
-def overload_delay_s(error: PolarvecError, deadline: Deadline) -> float | None:
-    """Seconds to wait before a refused call is sent again; None if it must not be.
+def call_delay_s(error: PolarvecError, attempt: int, deadline: Deadline) -> float | None:
+    """Seconds to wait before a failed call is sent again; None if it must not be, or the wait outlasts the deadline.
 
-    Only RESOURCE_EXHAUSTED with RetryInfo is tried again here, and only if the wait ends before the deadline;
-    UNAVAILABLE is the channel's business.
+    RESOURCE_EXHAUSTED is tried again after the delay in RetryInfo. So is a connection that cannot be made, some
+    seconds long: gRPC's own retries are used up within milliseconds while a connection is refused, and a worker that
+    is replaced is away for longer. An UNAVAILABLE that a server sent is the channel's business.
+
+    Args:
+        error: What the last attempt ended with.
+        attempt: Attempts made so far, from 1.
+        deadline: When the call ends.
     """
-    if not isinstance(error, Overloaded) or error.retry_after_s is None:
+    if isinstance(error, Overloaded) and error.retry_after_s is not None:
+        delay_s = jittered(error.retry_after_s)
+    elif isinstance(error, Unavailable) and not error.reason and attempt <= _RECONNECTS:
+        delay_s = backoff_s(attempt)
+    else:
         return None
-    delay_s = jittered(error.retry_after_s)
     return delay_s if delay_s < deadline.remaining_s() else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from polarvec._channel import EMBED, ChannelSettings, Rpc
 from polarvec._errors import PolarvecError, from_rpc_error
 from polarvec._requests import embed_request
 from polarvec._results import EmbedPart, call_timings
-from polarvec._retry import Deadline, overload_delay_s
+from polarvec._retry import Deadline, call_delay_s
 from polarvec._stream import StreamLedger
 from polarvec._sync_stream import SyncStreamCall
 from polarvec._types import CallTimings, StreamItem
@@ -127,7 +128,7 @@ class SyncCalls:
     def _finish(
         self, rpc: Rpc[RequestT, ResponseT], request: RequestT, deadline: Deadline, begun: Any = None
     ) -> tuple[ResponseT, CallTimings]:
-        while True:
+        for attempt in itertools.count(1):
             try:
                 if begun is not None:
                     return begun.result(), call_timings(begun.trailing_metadata())
@@ -143,11 +144,12 @@ class SyncCalls:
                 if begun is not None:
                     begun.cancel()
                 raise
-            delay_s = overload_delay_s(failure, deadline)
+            delay_s = call_delay_s(failure, attempt, deadline)
             if delay_s is None:
                 raise failure
             time.sleep(delay_s)
             begun = None
+        raise AssertionError("count() does not end")
 
     def _method(self, rpc: Rpc[RequestT, ResponseT]) -> Any:
         return self._open_channel().unary_unary(rpc.path, rpc.serialize, rpc.parse)

@@ -137,7 +137,12 @@ def load_settings(**overrides: object) -> Settings:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0)
             raise ConfigError(f"There is no setting {name}; did you mean {near[0]}?")
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
+        if settings.grpc_port == settings.http_port:
+            raise ConfigError(
+                f"POLARVEC_GRPC_PORT and POLARVEC_HTTP_PORT are both {settings.grpc_port}; set one to another."
+            )
+        return settings
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{PREFIX}{'_'.join(str(part) for part in first['loc']).upper()}"

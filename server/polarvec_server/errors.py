@@ -109,7 +109,7 @@ class UnknownInputType(RequestError):
     reason = "UNKNOWN_INPUT_TYPE"
 
     def __init__(self, value: int) -> None:
-        message = "input_type is required: INPUT_TYPE_QUERY, INPUT_TYPE_DOCUMENT or INPUT_TYPE_RAW."
+        message = "input_type must be INPUT_TYPE_QUERY, INPUT_TYPE_DOCUMENT or INPUT_TYPE_RAW."
         super().__init__(message, field="input_type", metadata={"input_type": value})
 
 

@@ -106,7 +106,10 @@ class _RunningModel:
         self.served = ServedModel(description, embedder)
 
     async def _on_change(self, up: bool) -> None:
-        _log.info("encoder is up" if up else "encoder is down", model=self.id)
+        if up:
+            _log.info("encoder is up", model=self.id)
+        else:
+            _log.warning("encoder is down", model=self.id)
         self.dispatcher.set_available(up)
         self._metrics.encoder_up.labels(self.id).set(int(up))
         await self._health.set_model(self.id, up)

@@ -43,7 +43,9 @@ def worker_count(settings: Settings, *, engine_elsewhere: bool, gpu: bool) -> in
 
 
 def reserve_ports(settings: Settings) -> list[socket.socket]:
-    """Binds both ports so that no other server gets them: with SO_REUSEPORT two servers could share one unnoticed.
+    """Checks host and ports, and keeps the two public ports from other servers.
+
+    With SO_REUSEPORT alone two servers could share a port unnoticed.
 
     Returns:
         Sockets that are bound but do not listen, so they get no connection; keep them open.
@@ -52,6 +54,22 @@ def reserve_ports(settings: Settings) -> list[socket.socket]:
         ConfigError: A port is taken, or the address is none of this machine's.
     """
     host, reserved = settings.host, []
+    try:
+        socket.getaddrinfo(host, None)
+        with _new_socket(host) as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise ConfigError(f"POLARVEC_HOST is {host}, where this machine cannot listen ({error.strerror}).") from error
+    if settings.triton_metrics_port:
+        try:
+            with _new_socket("127.0.0.1") as probe:
+                probe.bind(("127.0.0.1", settings.triton_metrics_port))
+                probe.listen(1)
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot listen on 127.0.0.1:{settings.triton_metrics_port} ({error.strerror}); "
+                "set POLARVEC_TRITON_METRICS_PORT to another port, or to 0."
+            ) from error
     for name, port in (("POLARVEC_GRPC_PORT", settings.grpc_port), ("POLARVEC_HTTP_PORT", settings.http_port)):
         try:
             # Without SO_REUSEPORT this fails if anybody listens there, with it only the workers can share the port.

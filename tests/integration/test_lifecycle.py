@@ -69,7 +69,7 @@ def test_a_killed_supervisor_takes_its_processes_along_and_the_next_start_cleans
         server.kill()
 
 
-@pytest.mark.parametrize("setting", ["grpc_port", "http_port"])
+@pytest.mark.parametrize("setting", ["grpc_port", "http_port", "triton_metrics_port"])
 def test_a_taken_port_is_named(tiny_model, cache, tiny_server, setting):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -98,10 +98,14 @@ def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cach
         ({"model": "tiny,tiny"}, "twice"),
         ({"model": ","}, "no model"),
         ({"model": "tiny", "triton_binary": "/no/such/triton"}, "/no/such/triton"),
+        ({"model": "tiny", "host": "nohost.invalid"}, "POLARVEC_HOST is nohost.invalid"),
+        ({"model": "tiny", "grpc_port": 42999, "http_port": 42999}, "both 42999"),
     ],
 )
 def test_what_cannot_start_says_why_in_a_sentence(tiny_model, cache, settings, sentence, tmp_path):
-    done = run_serve(cache, grpc_port=free_port(), http_port=free_port(), hub_endpoint="http://127.0.0.1:9", **settings)
+    done = run_serve(
+        cache, **{"grpc_port": free_port(), "http_port": free_port(), "hub_endpoint": "http://127.0.0.1:9"} | settings
+    )
     assert done.returncode == 1
     assert sentence in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

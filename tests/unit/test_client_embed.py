@@ -150,10 +150,10 @@ def test_malformed_answer_is_a_server_error(
 @pytest.mark.parametrize(
     ("texts", "options", "error", "complaint"),
     [
-        (["a", 3], {}, TypeError, r"texts\[1\] is a int"),
-        (["a", None], {}, TypeError, r"texts\[1\] is a NoneType"),
-        (b"bytes", {}, TypeError, "texts is a bytes"),
-        (5, {}, TypeError, "texts is a int"),
+        (["a", 3], {}, TypeError, r"texts\[1\] is of type int"),
+        (["a", None], {}, TypeError, r"texts\[1\] is of type NoneType"),
+        (b"bytes", {}, TypeError, "texts is of type bytes"),
+        (5, {}, TypeError, "texts is of type int"),
         ([], {}, InvalidRequest, "texts is empty"),
         (["a", "b\ud800"], {}, InvalidRequest, r"texts\[1\] has a lone surrogate at character 1"),
         ("\udfff", {}, InvalidRequest, r"texts\[0\] has a lone surrogate at character 0"),

@@ -90,6 +90,21 @@ def test_no_server_is_unavailable_and_says_what_to_check(make_client: Any) -> No
             client.embed_queries("a")
 
 
+def test_a_server_that_comes_up_late_is_reached(make_client: Any) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = RunningServer(ScriptedServer(), port)
+    late = threading.Timer(1.5, server.__enter__)
+    late.start()
+    client = make_client(f"127.0.0.1:{port}", timeout_s=20)
+    try:
+        assert client.embed_queries("a").ndim == 1
+    finally:
+        late.join()
+        server.__exit__()
+
+
 def test_overloaded_is_retried_after_the_servers_delay(client: Any, scripted: RunningServer) -> None:
     scripted.servicer.fail_next("Embed", *[status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=0.2)] * 3)
     started = time.monotonic()

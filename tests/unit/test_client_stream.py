@@ -93,7 +93,7 @@ def test_text_that_cannot_be_sent_spoils_only_itself(client: Any, scripted: Runn
 
 def test_wrong_type_names_the_index(client: Any) -> None:
     items = client.embed_stream(["a", "b", 3], input_type="document")
-    with pytest.raises(TypeError, match=r"texts\[2\] is a int"):
+    with pytest.raises(TypeError, match=r"texts\[2\] is of type int"):
         list(items)
 
 

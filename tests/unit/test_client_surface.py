@@ -121,7 +121,7 @@ def test_rank_options_arrive(client: Any, scripted: RunningServer) -> None:
     [
         ([], ["d"], polarvec.InvalidRequest, "queries is empty"),
         ("q", [], polarvec.InvalidRequest, "documents is empty"),
-        ("q", ["d", 1], TypeError, r"documents\[1\] is a int"),
+        ("q", ["d", 1], TypeError, r"documents\[1\] is of type int"),
         ("q", ["d", "\ud800"], polarvec.InvalidRequest, r"documents\[1\] has a lone surrogate"),
     ],
 )

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from polarvec_server.errors import PolarvecServerError
+from polarvec_server.errors import ConfigError, PolarvecServerError
 from polarvec_server.models.folder import ModelFolder, ModelFolderError
 
 # Encoded at every start of the encoder and compared with what they gave when the model came here.
 _GOLDEN_TEXTS = ("query: 데비안 배포판은 누가 만드나요?", "The quick brown fox jumps over the lazy dog, 2 times.")
 _REFUSED = 2
+_CHOICE_REFUSED = 3
 _TIMEOUT_S = 600
 
 
@@ -59,7 +60,8 @@ def inspect(
         threads: Threads for making them; 0 means as many as this process may use.
 
     Raises:
-        ModelFolderError: The encoder refuses the model, the engine or the precision.
+        ModelFolderError: The encoder refuses the model.
+        ConfigError: The encoder refuses the engine or the precision.
         InspectionError: The encoder package cannot be run.
     """
     command = [sys.executable, "-m", "polarvec_encoder", "inspect", "--model", str(folder.encoder_path)]
@@ -75,6 +77,8 @@ def inspect(
     except subprocess.TimeoutExpired:
         raise InspectionError(f"The encoder took more than {_TIMEOUT_S} s to look at {folder.id}.") from None
     complaint = done.stderr.strip().rsplit("\n", 1)[-1]
+    if done.returncode == _CHOICE_REFUSED:
+        raise ConfigError(f"POLARVEC_ENGINE={engine} and POLARVEC_PRECISION={precision} do not go here. {complaint}")
     if done.returncode == _REFUSED:
         raise ModelFolderError(folder.path, complaint)
     if done.returncode != 0:

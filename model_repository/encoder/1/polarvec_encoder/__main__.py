@@ -14,13 +14,14 @@ from pathlib import Path
 
 from polarvec_encoder.architecture import POOLINGS, Architecture, Pooling, read_architecture
 from polarvec_encoder.choice import Choice, choose
-from polarvec_encoder.errors import EncoderError
+from polarvec_encoder.errors import ChoiceRefused, EncoderError
 from polarvec_encoder.golden import parse_ids, write_golden
 from polarvec_encoder.hardware import Hardware, read_hardware
 from polarvec_encoder.loading import build_engine
 from polarvec_encoder.weights import check_weights
 
 _REFUSED = 2
+_CHOICE_REFUSED = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         report = _inspect(options)
+    except ChoiceRefused as error:
+        sys.stderr.write(f"{error}\n")
+        return _CHOICE_REFUSED
     except EncoderError as error:
         sys.stderr.write(f"{error}\n")
         return _REFUSED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 from polarvec_encoder.errors import ChoiceRefused
@@ -9,6 +10,8 @@ from polarvec_encoder.hardware import Hardware
 
 # What each engine computes in, the default first.
 _PRECISIONS = {"openvino": ("f32", "bf16"), "torch": ("f32",)}
+# What each engine imports.
+_PACKAGES = {"openvino": ("openvino",), "torch": ("torch", "transformers")}
 _PLANNED_ENGINES = ("cuda",)
 _PLANNED_PRECISIONS = ("int8",)
 
@@ -32,7 +35,7 @@ def choose(engine: str, precision: str, hardware: Hardware) -> Choice:
         hardware: What this machine offers.
 
     Raises:
-        ChoiceRefused: The engine or precision is unknown, not built yet, or not for this CPU.
+        ChoiceRefused: The engine or precision is unknown, not built yet, not installed, or not for this CPU.
     """
     if engine in _PLANNED_ENGINES or precision in _PLANNED_PRECISIONS:
         wanted = f"engine {engine}" if engine in _PLANNED_ENGINES else f"precision {precision}"
@@ -44,6 +47,9 @@ def choose(engine: str, precision: str, hardware: Hardware) -> Choice:
         raise ChoiceRefused(f"There is no engine {engine!r}: choose auto, openvino or torch.")
     if precision not in ("auto", "f32", "bf16"):
         raise ChoiceRefused(f"There is no precision {precision!r}: choose auto, f32 or bf16.")
+    for package in _PACKAGES[chosen]:
+        if importlib.util.find_spec(package) is None:
+            raise ChoiceRefused(f"The engine {chosen} needs the package {package}, which is not installed.")
     picked = "the CPU engine" if engine == "auto" else "as asked"
     if precision == "auto":
         resolved, reason = _automatic(chosen, hardware)
