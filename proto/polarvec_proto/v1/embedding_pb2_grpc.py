@@ -120,7 +120,7 @@ class EmbeddingServiceServicer(object):
     def Tokenize(self, request, context):
         """Counts tokens after the prompt, special tokens included, and holds them against the model's limit.
 
-        Codes: INVALID_ARGUMENT, NOT_FOUND (UNKNOWN_MODEL).
+        Codes: INVALID_ARGUMENT, NOT_FOUND (UNKNOWN_MODEL), RESOURCE_EXHAUSTED (OVERLOADED).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,10 @@ def inspect(
     command += ["--engine", engine, "--precision", precision, "--pooling", folder.pooling, "--threads", str(threads)]
     if golden_path is not None:
         golden_path.parent.mkdir(parents=True, exist_ok=True)
-        command += ["--golden", str(golden_path), "--golden-ids", _golden_ids(folder)]
+        command += ["--golden", str(golden_path)]
+        if not golden_path.exists():
+            # Only then, because the tokenizer costs this process some 350 MB that it does not get back.
+            command += ["--golden-ids", _golden_ids(folder)]
     environment = dict(os.environ) | {"PYTHONPATH": str(encoder_source / "1"), "PYTHONUTF8": "1"}
     try:
         done = subprocess.run(
