@@ -43,6 +43,7 @@ _SAMPLE_INTERVAL_S = 0.5
 _HEARTBEAT_S = 1.0
 _POLL_S = 0.02
 _LAST_PACKS_S = 5.0
+_LAST_ANSWERS_S = 1.0
 
 
 class _RunningModel:
@@ -173,7 +174,8 @@ class GatewayWorker:
         # Open health watches and reflection streams are no work: only our own calls are waited for.
         while self._interceptor.calls_in_progress and not stopping.done():
             await asyncio.wait({stopping}, timeout=_POLL_S)
-        await server.stop(0)
+        # The last answers may still be on their way out.
+        await server.stop(_LAST_ANSWERS_S)
         await stopping
         # A closed connection would reach Triton as a cancellation of what is on its way.
         idle = [asyncio.ensure_future(model.dispatcher.wait_idle()) for model in self._models]
