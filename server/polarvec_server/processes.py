@@ -61,30 +61,26 @@ def reserve_ports(settings: Settings) -> list[socket.socket]:
     except OSError as error:
         raise ConfigError(f"POLARVEC_HOST is {host}, where this machine cannot listen ({error.strerror}).") from error
     if settings.triton_metrics_port:
-        try:
-            with _new_socket("127.0.0.1") as probe:
-                probe.bind(("127.0.0.1", settings.triton_metrics_port))
-                probe.listen(1)
-        except OSError as error:
-            raise ConfigError(
-                f"Cannot listen on 127.0.0.1:{settings.triton_metrics_port} ({error.strerror}); "
-                "set POLARVEC_TRITON_METRICS_PORT to another port, or to 0."
-            ) from error
+        remedy = "set POLARVEC_TRITON_METRICS_PORT to another port, or to 0."
+        _check_free("127.0.0.1", settings.triton_metrics_port, remedy)
     for name, port in (("POLARVEC_GRPC_PORT", settings.grpc_port), ("POLARVEC_HTTP_PORT", settings.http_port)):
-        try:
-            # Without SO_REUSEPORT this fails if anybody listens there, with it only the workers can share the port.
-            with _new_socket(host) as probe:
-                probe.bind((host, port))
-                probe.listen(1)
-            holder = _new_socket(host)
-            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            holder.bind((host, port))
-        except OSError as error:
-            raise ConfigError(
-                f"Cannot listen on {host}:{port} ({error.strerror}); set {name} to another port."
-            ) from error
+        _check_free(host, port, f"set {name} to another port.")
+        # With SO_REUSEPORT only the workers can share the port from here on.
+        holder = _new_socket(host)
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        holder.bind((host, port))
         reserved.append(holder)
     return reserved
+
+
+def _check_free(host: str, port: int, remedy: str) -> None:
+    """Raises ConfigError if anybody listens there; the socket has no SO_REUSEPORT, so it cannot share."""
+    try:
+        with _new_socket(host) as probe:
+            probe.bind((host, port))
+            probe.listen(1)
+    except OSError as error:
+        raise ConfigError(f"Cannot listen on {host}:{port} ({error.strerror}); {remedy}") from error
 
 
 def _new_socket(host: str) -> socket.socket:

@@ -55,11 +55,6 @@ class WorkerPool:
         self._keepers: list[asyncio.Task[None]] = []
         self._stopping = False
 
-    @property
-    def pids(self) -> list[int]:
-        """Process ids of the workers."""
-        return [child.pid for child in self._children.values()]
-
     async def start(self) -> None:
         """Starts the workers; returns when each has said that it is ready. Raises ConfigError if one ends before."""
         ready = [asyncio.get_running_loop().create_future() for _ in range(self._count)]
