@@ -1,0 +1,1 @@
+"""Kernels in the Triton language, each with the function that launches it; `reference.py` says what they compute."""
