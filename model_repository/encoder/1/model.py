@@ -18,9 +18,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from polarvec_encoder.batch import read_pack
 from polarvec_encoder.errors import EncoderError, RequestRefused
+from polarvec_encoder.job import Job
 from polarvec_encoder.loading import EncoderSettings, load
 from polarvec_encoder.tensors import check_tensors
-from polarvec_encoder.worker import Job, Worker
+from polarvec_encoder.worker import make_worker
 
 # The supervisor shows its user what stands behind this mark.
 _REFUSAL_MARK = "polarvec:"
@@ -37,12 +38,12 @@ class TritonPythonModel:
             settings = EncoderSettings.from_parameters(
                 {key: value["string_value"] for key, value in parameters.items()}
             )
-            self._encoder = load(settings)
+            self._encoder = load(settings, _device(args))
         except EncoderError as error:
             pb_utils.Logger.log_error(f"{_REFUSAL_MARK} {error}")
             raise pb_utils.TritonModelException("the encoder refused to start, its reason stands in the log") from None
         pb_utils.Logger.log_info(f"{args['model_name']}: {self._encoder.report}")
-        self._worker = Worker(self._encoder.engine, pb_utils.Logger.log_error)
+        self._worker = make_worker(self._encoder.engine, pb_utils.Logger.log_error)
 
     def execute(self, requests: Sequence[Any]) -> None:
         """Copy a batch out of Triton's memory and hand it over; the answers follow from the worker's thread."""
@@ -65,6 +66,11 @@ class TritonPythonModel:
         # Triton frees its inputs when execute() returns.
         answer = partial(_send_vectors, sender, tag.copy())
         return Job(pack, answer, partial(_send_error, sender, pb_utils.TritonError.INTERNAL))
+
+
+def _device(args: dict[str, str]) -> str:
+    """Name the GPU that Triton gave this instance; every instance is a process of its own."""
+    return f"cuda:{args['model_instance_device_id']}" if args.get("model_instance_kind") == "GPU" else "cuda"
 
 
 def _input(request: Any, name: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from polarvec_encoder.architecture import POOLINGS, Architecture, Pooling, read_architecture
-from polarvec_encoder.choice import Choice, choose
+from polarvec_encoder.choice import Choice, choose, choose_for_elsewhere
 from polarvec_encoder.errors import ChoiceRefused, EncoderError
 from polarvec_encoder.golden import parse_ids, write_golden
 from polarvec_encoder.hardware import Hardware, read_hardware
@@ -43,8 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="polarvec_encoder", description="Looks at a model folder.")
     inspect = parser.add_subparsers(required=True).add_parser("inspect", help="check a folder and choose how to run it")
     inspect.add_argument("--model", type=Path, required=True, help="the model folder")
-    inspect.add_argument("--engine", default="auto", help="auto, openvino or torch")
-    inspect.add_argument("--precision", default="auto", help="auto, f32 or bf16")
+    inspect.add_argument("--engine", default="auto", help="auto, openvino, cuda or torch")
+    inspect.add_argument("--precision", default="auto", help="auto, f32, bf16, fp16, int8 or fp8")
+    inspect.add_argument("--gelu", default="auto", help="auto, erf or tanh")
+    inspect.add_argument("--elsewhere", action="store_true", help="another machine will run it: check names only")
     inspect.add_argument("--pooling", choices=POOLINGS, required=True)
     inspect.add_argument("--threads", type=int, default=0, help="for the golden file; 0 means all that are allowed")
     inspect.add_argument("--golden", type=Path, help="write the golden file here if there is none")
@@ -57,7 +59,10 @@ def _inspect(options: argparse.Namespace) -> Mapping[str, object]:
     architecture = read_architecture(folder)
     stored = check_weights(folder, architecture)
     hardware = read_hardware()
-    choice = choose(options.engine, options.precision, hardware)
+    if options.elsewhere:
+        choice = choose_for_elsewhere(options.engine, options.precision, options.gelu)
+    else:
+        choice = choose(options.engine, options.precision, hardware, options.gelu)
     if options.golden is not None and not options.golden.exists():
         if not options.golden_ids:
             raise EncoderError("A new golden file needs --golden-ids.")
@@ -65,6 +70,8 @@ def _inspect(options: argparse.Namespace) -> Mapping[str, object]:
     return {
         "engine": choice.engine,
         "precision": choice.precision,
+        "gelu": choice.gelu,
+        "gpus": choice.gpu_count,
         "why": choice.why,
         "architecture": architecture.name,
         "model_type": architecture.model_type,
@@ -81,7 +88,7 @@ def _inspect(options: argparse.Namespace) -> Mapping[str, object]:
 def _compute_golden(
     options: argparse.Namespace, architecture: Architecture, pooling: Pooling, hardware: Hardware
 ) -> None:
-    """Encode the golden texts in f32, whatever will serve: the stored vectors are the reference for all precisions."""
+    """Encode the golden texts in f32 on the CPU, whatever will serve: the reference for all engines and precisions."""
     reference = Choice("openvino", "f32", "reference")
     engine = build_engine(options.model, architecture, pooling, reference, options.threads or hardware.threads)
     options.golden.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,11 @@ from polarvec_encoder.batch import PackedBatch
 
 
 class Engine(Protocol):
-    """Computes pooled vectors. One thread uses it; several `encode` calls may be interleaved on that thread."""
+    """Computes pooled vectors.
+
+    One thread calls `encode`; several calls may be under way at once. Where `batches_in_flight` is 1 the same thread
+    iterates; where it is more another thread may.
+    """
 
     @property
     def dimensions(self) -> int:
@@ -22,6 +26,14 @@ class Engine(Protocol):
     @property
     def description(self) -> str:
         """What runs, for the log."""
+        ...
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches that may be started before the first is finished.
+
+        1 computes while it is iterated; more: `encode` starts the work at once and iterating waits for it.
+        """
         ...
 
     def encode(self, batch: PackedBatch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:

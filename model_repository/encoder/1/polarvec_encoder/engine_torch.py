@@ -63,6 +63,11 @@ class TorchEngine:
         """What runs, for the log."""
         return f"transformers {transformers.__version__} f32, {torch.get_num_threads()} threads"
 
+    @property
+    def batches_in_flight(self) -> int:
+        """1: it computes while it is iterated."""
+        return 1
+
     def encode(self, batch: PackedBatch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Compute the vectors of a batch, short texts first; see `engine.Engine`."""
         order = np.argsort(batch.lengths, kind="stable")

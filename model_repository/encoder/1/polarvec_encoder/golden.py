@@ -20,7 +20,8 @@ from polarvec_encoder.engine import Engine, encode_all
 from polarvec_encoder.errors import EncoderError, SelfTestFailed
 
 _FORMAT = 1
-_MIN_COSINE = {"f32": 0.9999, "bf16": 0.999}
+# A damaged build, driver or file is far below these; quality is measured elsewhere (docs/benchmarks.md).
+_MIN_COSINE = {"f32": 0.9999, "fp16": 0.9999, "bf16": 0.999, "int8": 0.99, "fp8": 0.98}
 
 
 def parse_ids(text: str) -> list[list[int]]:

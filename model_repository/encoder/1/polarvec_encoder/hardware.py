@@ -23,6 +23,11 @@ class Hardware:
         """The instruction set that multiplies bfloat16, or "" where there is none."""
         return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in self.flags), "")
 
+    @property
+    def int8(self) -> str:
+        """The instruction set that multiplies 8-bit integers, or "" where there is none."""
+        return next((flag for flag in ("amx_int8", "avx512_vnni", "avx_vnni") if flag in self.flags), "")
+
 
 def read_hardware(root: Path = Path("/")) -> Hardware:
     """Look at the machine; `root` is where proc and sys are mounted."""

@@ -16,6 +16,9 @@ from polarvec_encoder.errors import EncoderError, ModelRefused, SelfTestFailed
 from polarvec_encoder.golden import check_golden
 from polarvec_encoder.hardware import read_hardware
 
+# Past so many threads one forward pass gains little from more; two side by side do.
+_THREADS_A_STREAM = 8
+
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
@@ -26,8 +29,13 @@ class EncoderSettings:
     engine: str
     precision: str
     pooling: Pooling
+    gelu: str
     threads: int
-    """0 means as many as the container and the scheduler allow."""
+    """Of a CPU engine; 0 means as many as the container and the scheduler allow."""
+    streams: int
+    """Groups that a CPU engine computes side by side; 0 means one for every 8 threads."""
+    cache_dir: Path | None
+    """Where an engine keeps converted weights; None keeps none."""
     dimensions: int
     max_tokens: int
 
@@ -38,14 +46,17 @@ class EncoderSettings:
         Raises:
             EncoderError: One is missing or malformed.
         """
-        golden = parameters.get("golden_path", "")
+        golden, cache_dir = parameters.get("golden_path", ""), parameters.get("cache_dir", "")
         return cls(
             model_path=Path(_text(parameters, "model_path")),
             golden_path=Path(golden) if golden else None,
             engine=_text(parameters, "engine"),
             precision=_text(parameters, "precision"),
             pooling=read_pooling(_text(parameters, "pooling")),
+            gelu=_text(parameters, "gelu"),
             threads=_integer(parameters, "threads", least=0),
+            streams=_integer(parameters, "streams", least=0),
+            cache_dir=Path(cache_dir) if cache_dir else None,
             dimensions=_integer(parameters, "dimensions", least=1),
             max_tokens=_integer(parameters, "max_tokens", least=1),
         )
@@ -62,8 +73,12 @@ class LoadedEncoder:
     """One line for the log."""
 
 
-def load(settings: EncoderSettings) -> LoadedEncoder:
+def load(settings: EncoderSettings, device: str = "cuda") -> LoadedEncoder:
     """Build the engine, warm it up and let it prove itself.
+
+    Args:
+        settings: What config.pbtxt says.
+        device: The GPU, should the engine be `cuda`: "cuda:1" is the second.
 
     Raises:
         EncoderError: The model, the engine or the self-test refuses; the text says what to do.
@@ -75,9 +90,17 @@ def load(settings: EncoderSettings) -> LoadedEncoder:
             f"tokens, but config.pbtxt says {settings.dimensions} and {settings.max_tokens}: start the server again."
         )
     hardware = read_hardware()
-    choice = choose(settings.engine, settings.precision, hardware)
-    threads = settings.threads or hardware.threads
-    engine = build_engine(settings.model_path, architecture, settings.pooling, choice, threads)
+    choice = choose(settings.engine, settings.precision, hardware, settings.gelu)
+    engine = build_engine(
+        settings.model_path,
+        architecture,
+        settings.pooling,
+        choice,
+        settings.threads or hardware.threads,
+        streams=settings.streams,
+        cache_dir=settings.cache_dir,
+        device=device,
+    )
     _warm_up(engine, settings.max_tokens)
     proof = "no golden file"
     if settings.golden_path is not None:
@@ -86,24 +109,58 @@ def load(settings: EncoderSettings) -> LoadedEncoder:
     return LoadedEncoder(engine, architecture, settings.max_tokens, report)
 
 
-def build_engine(folder: Path, architecture: Architecture, pooling: Pooling, choice: Choice, threads: int) -> Engine:
+def build_engine(
+    folder: Path,
+    architecture: Architecture,
+    pooling: Pooling,
+    choice: Choice,
+    threads: int,
+    *,
+    streams: int = 0,
+    cache_dir: Path | None = None,
+    device: str = "cuda",
+) -> Engine:
     """Make the engine of a choice; its libraries are imported here and nowhere earlier.
+
+    Args:
+        folder: The model folder.
+        architecture: What its config.json says.
+        pooling: How token vectors become one.
+        choice: What to make.
+        threads: Of a CPU engine.
+        streams: Of a CPU engine; 0 means one for every 8 threads.
+        cache_dir: Where the engine keeps converted weights; None keeps none.
+        device: Of the engine `cuda`.
 
     Raises:
         ModelRefused: The tensors do not fit.
-        EncoderError: The engine's library is not installed.
+        EncoderError: The engine's library is not installed, or the GPU cannot be used.
     """
     try:
         if choice.engine == "torch":
             from polarvec_encoder.engine_torch import TorchEngine
 
             return TorchEngine(folder, architecture, pooling, threads)
+        if choice.engine == "cuda":
+            return _cuda_engine(folder, architecture, pooling, choice, device)
         from polarvec_encoder.engine_openvino import OpenVinoEngine
 
-        return OpenVinoEngine(folder, architecture, pooling, choice.precision, threads)
+        streams = streams or max(1, threads // _THREADS_A_STREAM)
+        return OpenVinoEngine(folder, architecture, pooling, choice.precision, threads, streams, cache_dir)
     except ModuleNotFoundError as error:
         name = error.name or "a library"
         raise EncoderError(f"The engine {choice.engine} needs the package {name}, which is not installed.") from None
+
+
+def _cuda_engine(folder: Path, architecture: Architecture, pooling: Pooling, choice: Choice, device: str) -> Engine:
+    from polarvec_encoder.cuda.engine import CudaEngine
+
+    try:
+        return CudaEngine(folder, architecture, pooling, choice.precision, choice.gelu, device)
+    except RuntimeError as error:
+        # What torch raises for a GPU without room, or one that is gone; its first line says which.
+        reason = str(error).strip().split("\n", 1)[0]
+        raise EncoderError(f"The engine cuda could not start on {device}: {reason}") from error
 
 
 def read_pooling(name: str) -> Pooling:

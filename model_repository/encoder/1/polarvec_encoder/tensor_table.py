@@ -28,6 +28,16 @@ def layer_name(layer: int, part: str) -> str:
     return f"encoder.layer.{layer}.{part}"
 
 
+def is_linear(name: str) -> bool:
+    """Say whether a tensor is the matrix of a linear layer, (outputs, inputs)."""
+    return name.startswith("encoder.layer.") and name.endswith(".weight") and "LayerNorm" not in name
+
+
+def scale_name(name: str) -> str:
+    """Name the scales of a quantised matrix."""
+    return f"{name}_scale"
+
+
 def expected_shapes(architecture: Architecture) -> Mapping[str, tuple[int, ...]]:
     """Map the name of every needed tensor to its shape."""
     hidden, inner = architecture.hidden, architecture.intermediate

@@ -21,7 +21,9 @@ from polarvec_encoder.architecture import Architecture
 from polarvec_encoder.errors import ModelRefused
 from polarvec_encoder.tensor_table import expected_shapes, is_ignored, prefix_of
 
-_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+# What a model folder may hold; I8 is what `conversion` makes of it.
+_MODEL_TYPES = ("F32", "F16", "BF16")
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I8": 1}
 # A header holds names and offsets only; a longer one is a damaged or hostile file.
 _MAX_HEADER_BYTES = 100_000_000
 
@@ -89,7 +91,7 @@ def _stored(path: Path, entry: Mapping[str, Any], data_start: int, size: int) ->
     shape, dtype = tuple(entry["shape"]), entry["dtype"]
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)) or begin > end or data_start + end > size:
         raise ValueError("tensor outside the file")
-    if dtype in _ITEM_BYTES and end - begin != int(np.prod(shape, dtype=np.int64)) * _ITEM_BYTES[dtype]:
+    if dtype in ITEM_BYTES and end - begin != int(np.prod(shape, dtype=np.int64)) * ITEM_BYTES[dtype]:
         raise ValueError("tensor length")
     return StoredTensor(path, dtype, shape, data_start + begin)
 
@@ -104,7 +106,7 @@ class Weights:
     def stored(self, name: str) -> NDArray[Any]:
         """View one tensor in its stored number format; bfloat16 comes as uint16."""
         tensor = self.tensors[name]
-        dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}[tensor.dtype]
+        dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "<i1"}[tensor.dtype]
         return np.ndarray(tensor.shape, dtype, buffer=self.maps[tensor.file], offset=tensor.offset)
 
     def float32(self, name: str) -> NDArray[np.float32]:
@@ -143,7 +145,7 @@ def check_weights(folder: Path, architecture: Architecture) -> Mapping[str, Stor
             raise ModelRefused(
                 f"Tensor {name} in {folder} has shape {list(needed[name].shape)}, but config.json needs {list(shape)}."
             )
-        if needed[name].dtype not in _ITEM_BYTES:
+        if needed[name].dtype not in _MODEL_TYPES:
             raise ModelRefused(f"Tensor {name} in {folder} is {needed[name].dtype}: convert it to F32, F16 or BF16.")
     return needed
 
@@ -158,14 +160,19 @@ def open_weights(folder: Path, architecture: Architecture) -> Weights:
     maps: dict[Path, mmap.mmap] = {}
     for path in {tensor.file for tensor in tensors.values()}:
         try:
-            with path.open("rb") as file:
-                # Copy-on-write, because OpenVINO shares writable arrays only; nothing writes, so pages stay the file's.
-                maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            maps[path] = map_file(path)
         except (OSError, ValueError):
             raise ModelRefused(
                 f"{path} cannot be mapped into memory: check its permissions and fetch it again."
             ) from None
     return Weights(tensors, maps)
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a whole file; raises OSError or ValueError where that cannot be."""
+    with path.open("rb") as file:
+        # Copy-on-write, because OpenVINO shares writable arrays only; nothing writes, so pages stay the file's.
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
 def _refuse(folder: Path, problem: str, names: Iterable[str]) -> None:
