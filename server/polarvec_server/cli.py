@@ -48,13 +48,18 @@ def serve(
 def prepare(
     directory: Annotated[Path, typer.Argument(help="Where the model repository and models.json go.")],
     model: Annotated[str | None, typer.Argument(help="Model name or folder; several separated by commas.")] = None,
+    elsewhere: Annotated[
+        bool, typer.Option("--elsewhere", help="For a machine that can compute what this one cannot, such as a GPU's.")
+    ] = False,
 ) -> None:
     """Writes a model repository for a tritonserver that somebody else runs, and the models.json for `gateway`."""
     from polarvec_server.deployment import write_deployment
     from polarvec_server.prepare import prepare_models
 
+    settings = _load(model=model)
     directory.mkdir(parents=True, exist_ok=True)
-    write_deployment(directory / "models.json", prepare_models(_load(model=model), directory / "repository", _say))
+    models = prepare_models(settings, directory / "repository", _say, settings.engine_threads, elsewhere=elsewhere)
+    write_deployment(directory / "models.json", models)
 
 
 @app.command()

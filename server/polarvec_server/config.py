@@ -35,15 +35,29 @@ class Settings(BaseSettings):
     http_port: int = Field(8080, ge=1, le=65535)
     """Port of /metrics, /healthz and /readyz."""
     workers: int = Field(0, ge=0, le=256)
-    """Gateway processes; 0 means one a core that the engine leaves free, at least one."""
+    """Gateway processes; 0 means one for every 8 cores beside a CPU engine, at least one; beside a GPU or in front of
+    an encoder elsewhere one a core, at most 8."""
     engine: Literal["auto", "openvino", "cuda", "torch"] = "auto"
     """What computes; auto takes cuda where there is a GPU and openvino elsewhere."""
-    precision: Literal["auto", "f32", "bf16", "int8"] = "auto"
-    """Number format of the computation; auto takes bf16 where the hardware has it and f32 elsewhere."""
+    precision: Literal["auto", "f32", "bf16", "fp16", "int8", "fp8"] = "auto"
+    """Number format of the computation: f32, bf16 or int8 on openvino; f32, bf16, fp16 or fp8 on cuda; f32 on torch.
+    auto takes bf16 where the hardware has it and f32 elsewhere."""
+    gelu: Literal["auto", "erf", "tanh"] = "auto"
+    """Form of GELU: exact (erf), or the tanh approximation, on cuda only; auto takes tanh for bf16, fp16 and fp8 on
+    cuda and erf elsewhere."""
     engine_threads: int = Field(0, ge=0, le=1024)
-    """Threads of a CPU engine; 0 means as many cores as this process may use."""
+    """Threads of a CPU engine; 0 means as many cores as affinity and the container's limit allow; with more than two,
+    `serve` leaves one for each gateway process."""
+    engine_streams: int = Field(0, ge=0, le=64)
+    """Groups of texts that a CPU engine computes side by side on its threads; 0 means one for every 8 threads, at
+    least one."""
+    gpus: str = Field("", pattern=r"^\d+(,\d+)*$|^$")
+    """Numbers of the GPUs that compute, separated by commas; empty means every one that this process may use."""
     cache_dir: Path = Path("~/.cache/polarvec")
     """Where models, golden files and hashes are kept."""
+    engine_cache_dir: str = ""
+    """Where engines keep converted weights for the next start; empty means `engines` in POLARVEC_CACHE_DIR, `none`
+    keeps nothing."""
     hub_endpoint: str = ""
     """Address of the model hub; empty means the one that huggingface_hub is set up for."""
     triton_binary: str = ""
@@ -55,7 +69,8 @@ class Settings(BaseSettings):
     pack_tokens: int = Field(0, ge=0)
     """Most tokens in one request to Triton (one longer text still goes alone); 0 means 1024 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
-    """Most tokens of a model on their way in Triton, split between the workers; 0 means three packs."""
+    """Most tokens of a model on their way in Triton, split between the workers; 0 means three packs on a CPU, four for
+    each GPU."""
     queue_tokens: int = Field(0, ge=0)
     """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
     bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""
@@ -97,6 +112,18 @@ class Settings(BaseSettings):
     def models_dir(self) -> Path:
         """Where model folders are kept."""
         return self.cache_dir.expanduser() / "models"
+
+    @property
+    def gpu_numbers(self) -> tuple[int, ...]:
+        """The GPUs that are named."""
+        return tuple(sorted({int(number) for number in self.gpus.split(",") if number}))
+
+    def engine_cache(self, fingerprint: str) -> Path | None:
+        """Returns where an engine keeps the weights of one embedding space; None if nowhere."""
+        if self.engine_cache_dir == "none":
+            return None
+        root = Path(self.engine_cache_dir) if self.engine_cache_dir else self.cache_dir / "engines"
+        return root.expanduser().resolve() / fingerprint
 
     @property
     def model_names(self) -> tuple[str, ...]:

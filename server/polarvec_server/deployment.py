@@ -20,6 +20,8 @@ class DeployedModel:
     precision: str
     fingerprint: str
     golden_path: str
+    instance_count: int = 1
+    """Copies of it that Triton runs side by side, one a GPU."""
 
 
 def write_deployment(path: Path, models: Sequence[DeployedModel]) -> None:

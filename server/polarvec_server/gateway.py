@@ -38,6 +38,10 @@ from polarvec_server.telemetry import Metrics
 _log = structlog.get_logger(__name__)
 # The running batch, the one that waits, and one more: docs/decisions/0001.
 _WINDOW_PACKS = 3
+# An encoder that computes these within the dispatcher's time lays out so many at once.
+_MAX_WINDOW_PACKS = 8
+# A pack is about a pass of the GPU engine: two are under way, and two more are there when these end.
+_GPU_WINDOW_PACKS = 4
 _TOKENIZER_THREADS = 2
 _SAMPLE_INTERVAL_S = 0.5
 _HEARTBEAT_S = 1.0
@@ -64,10 +68,12 @@ class _RunningModel:
         self._metrics, self._health, self._patience_s = metrics, health, settings.encoder_patience_s
         gpu = model.engine in GPU_ENGINES
         pack_tokens = settings.pack_tokens or (8192 if gpu else 1024)
-        window = settings.window_tokens or _WINDOW_PACKS * pack_tokens
+        packs = _GPU_WINDOW_PACKS * model.instance_count if gpu else _WINDOW_PACKS
+        window = settings.window_tokens or packs * pack_tokens
+        max_window = 0 if settings.window_tokens or gpu else _MAX_WINDOW_PACKS * pack_tokens
         budget = settings.queue_tokens or ((4 << 20) if gpu else (256 << 10))
         self.encoder = TritonEncoder(target, model.triton_name, folder.dimensions)
-        self.dispatcher = Dispatcher(self.encoder, max(1, window // worker_count))
+        self.dispatcher = Dispatcher(self.encoder, max(1, window // worker_count), max_window // worker_count)
         self.admission = Admission(max(1, budget // worker_count), self.dispatcher.tokens_per_s)
         self.canary = Canary(
             self.encoder,

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from polarvec_server.config import Settings
+from polarvec_server.cores import available_cores, share_cores
 from polarvec_server.deployment import read_deployment
-from polarvec_server.processes import reserve_ports, until_signal, worker_count
+from polarvec_server.processes import reserve_ports, until_signal
 from polarvec_server.telemetry import Metrics
 from polarvec_server.worker_pool import WorkerPool, make_worker_pool
 
@@ -17,7 +18,7 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
     """Serves until SIGINT or SIGTERM; a second one skips the draining. Raises ConfigError if it cannot start."""
     models = read_deployment(deployment)
     reserved = reserve_ports(settings)
-    count = worker_count(settings, engine_elsewhere=True, gpu=False)
+    count = share_cores(settings, available_cores(), "elsewhere").workers
     workers = make_worker_pool(settings, deployment, settings.triton_target, count, Metrics().worker_restarts.inc)
     stop = until_signal(workers.kill)
     serving = asyncio.create_task(_serve(workers, settings, len(models), say))

@@ -9,21 +9,27 @@ from polarvec_server.config import GPU_ENGINES, Settings
 from polarvec_server.deployment import DeployedModel
 from polarvec_server.errors import ConfigError
 from polarvec_server.models import pull, repository
-from polarvec_server.models.folder import fingerprint, read_folder
-from polarvec_server.models.repository import EncoderConfig
+from polarvec_server.models.folder import ModelFolder, fingerprint, read_folder
+from polarvec_server.models.repository import EncoderConfig, Inspection
 
 # A pack waits in the gateway, not here, so these only bound what goes wrong: see docs/decisions/.
 _MAX_QUEUE_PACKS = 4096
 _LONGEST_DEADLINE_US = 3_600_000_000
+# A GPU computes a full batch in some 18 ms and an almost empty one in 1: half a millisecond to gather pays.
+_GPU_QUEUE_DELAY_US = 500
 
 
-def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -> list[DeployedModel]:
+def prepare_models(
+    settings: Settings, root: Path, say: Callable[[str], None], threads: int, *, elsewhere: bool = False
+) -> list[DeployedModel]:
     """Writes a Triton model repository for all models of the settings.
 
     Args:
         settings: The models, the engine, the precision, the cache directory.
         root: Where the repository goes; made if missing.
         say: Told what takes long.
+        threads: Threads of a CPU engine; 0 means as many as the encoder may use where it runs.
+        elsewhere: Another machine will run it, so what this one can compute does not matter.
 
     Raises:
         PolarvecServerError: A model cannot be had or served; the message says why.
@@ -40,34 +46,27 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
         if not golden_path.exists():
             say(f"computing the golden vectors of {folder.id}")
         inspection = repository.inspect(
-            folder, settings.engine, settings.precision, source, golden_path, settings.engine_threads
+            folder,
+            settings.engine,
+            settings.precision,
+            source,
+            golden_path,
+            threads,
+            gelu=settings.gelu,
+            elsewhere=elsewhere,
         )
-        triton_name = f"encoder_{index}"
         hashed = fingerprint(folder, inspection.precision, cache)
-        gpu = inspection.engine in GPU_ENGINES
-        configs.append(
-            EncoderConfig(
-                triton_name=triton_name,
-                folder=folder,
-                engine=inspection.engine,
-                precision=inspection.precision,
-                fingerprint=hashed,
-                golden_path=golden_path,
-                threads=settings.engine_threads,
-                max_batch_packs=64,
-                queue_delay_us=500 if gpu else 0,
-                max_queue_size=_MAX_QUEUE_PACKS,
-                default_timeout_us=_LONGEST_DEADLINE_US,
-            )
-        )
+        instance_count = _instance_count(settings, inspection, elsewhere)
+        configs.append(_encoder_config(settings, folder, inspection, f"encoder_{index}", hashed, golden_path, threads))
         deployed.append(
             DeployedModel(
                 str(folder.path.resolve()),
-                triton_name,
+                configs[-1].triton_name,
                 inspection.engine,
                 inspection.precision,
                 hashed,
                 str(golden_path.resolve()),
+                instance_count,
             )
         )
         say(f"{folder.id}: {inspection.why}")
@@ -75,3 +74,46 @@ def prepare_models(settings: Settings, root: Path, say: Callable[[str], None]) -
         raise ConfigError("POLARVEC_MODEL names no model.")
     repository.write_repository(root, configs, source)
     return deployed
+
+
+def _encoder_config(
+    settings: Settings,
+    folder: ModelFolder,
+    inspection: Inspection,
+    triton_name: str,
+    hashed: str,
+    golden_path: Path,
+    threads: int,
+) -> EncoderConfig:
+    gpu = inspection.engine in GPU_ENGINES
+    return EncoderConfig(
+        triton_name=triton_name,
+        folder=folder,
+        engine=inspection.engine,
+        precision=inspection.precision,
+        fingerprint=hashed,
+        golden_path=golden_path,
+        gelu=inspection.gelu,
+        threads=threads,
+        streams=settings.engine_streams,
+        # The GPU engine takes the weights as they are.
+        cache_dir=None if gpu else settings.engine_cache(hashed),
+        gpus=settings.gpu_numbers,
+        # Packs of one query each fill about a millisecond of a GPU by then; the gateway's window bounds the tokens.
+        max_batch_packs=64,
+        queue_delay_us=_GPU_QUEUE_DELAY_US if gpu else 0,
+        max_queue_size=_MAX_QUEUE_PACKS,
+        default_timeout_us=_LONGEST_DEADLINE_US,
+    )
+
+
+def _instance_count(settings: Settings, inspection: Inspection, elsewhere: bool) -> int:
+    """Returns how many instances Triton will run. Raises ConfigError if a GPU is named that is not here."""
+    if inspection.engine not in GPU_ENGINES:
+        return 1
+    named = settings.gpu_numbers
+    if named and not elsewhere and named[-1] >= inspection.gpu_count:
+        raise ConfigError(
+            f"POLARVEC_GPUS names GPU {named[-1]}, but this process may use {inspection.gpu_count}, counted from 0."
+        )
+    return len(named) or max(1, inspection.gpu_count)

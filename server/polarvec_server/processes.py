@@ -1,45 +1,14 @@
-"""What both kinds of parent process, `serve` and `gateway`, need to know of the machine: cores, ports, signals."""
+"""What both kinds of parent process, `serve` and `gateway`, do with the machine: take its ports, follow its signals."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 from polarvec_server.config import Settings
 from polarvec_server.errors import ConfigError
-
-
-def available_cores() -> int:
-    """Returns how many whole cores this process may use: by affinity, and by the container's CPU limit."""
-    cores = len(os.sched_getaffinity(0))
-    quota = _cgroup_cores()
-    return cores if quota is None else max(1, min(cores, int(quota)))
-
-
-def _cgroup_cores() -> float | None:
-    """Reads the CPU limit of cgroup v2 or v1; None if there is none."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        quota, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    return None if quota in ("max", "-1") else int(quota) / int(period)
-
-
-def worker_count(settings: Settings, *, engine_elsewhere: bool, gpu: bool) -> int:
-    """Returns how many gateway workers to run: one a core that the engine leaves free, at least one."""
-    if settings.workers:
-        return settings.workers
-    engine_cores = 0 if engine_elsewhere else 1 if gpu else (settings.engine_threads or available_cores())
-    return max(1, available_cores() - engine_cores)
 
 
 def reserve_ports(settings: Settings) -> list[socket.socket]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from polarvec_server.config import GPU_ENGINES, Settings
+from polarvec_server.cores import available_cores, share_cores
 from polarvec_server.deployment import DeployedModel, write_deployment
 from polarvec_server.encoder_process import EncoderProcess
 from polarvec_server.models.folder import read_folder
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.prepare import prepare_models
-from polarvec_server.processes import reserve_ports, until_signal, worker_count
+from polarvec_server.processes import reserve_ports, until_signal
 from polarvec_server.run_directory import shared_memory_prefix
 from polarvec_server.telemetry import Metrics
 from polarvec_server.tritonserver import TritonInstall, TritonPlan, find_triton, free_port
@@ -36,8 +37,9 @@ def serve(settings: Settings, directory: Path, say: Callable[[str], None]) -> No
     reserved = reserve_ports(settings)
     try:
         install = find_triton(settings.triton_binary, directory)
+        threads = share_cores(settings, available_cores(), "cpu").engine_threads
         # Before the event loop, so that a signal ends a long download at once.
-        models = prepare_models(settings, directory / "repository", say)
+        models = prepare_models(settings, directory / "repository", say, threads)
         asyncio.run(Supervisor(settings, directory, install, models, say).run())
     finally:
         for holder in reserved:
@@ -67,7 +69,7 @@ class Supervisor:
             shared_memory_prefix=shared_memory_prefix(),
         )
         gpu = all(model.engine in GPU_ENGINES for model in models)
-        self._worker_count = worker_count(settings, engine_elsewhere=False, gpu=gpu)
+        self._worker_count = share_cores(settings, available_cores(), "gpu" if gpu else "cpu").workers
 
     async def run(self) -> None:
         """Serves until SIGINT or SIGTERM. Raises ConfigError if it cannot start."""

@@ -20,6 +20,8 @@ from polarvec_server.errors import ConfigError
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 _OLDEST_GLIBC = (2, 35)
 EXIT_TIMEOUT_S = 5
+# Which GPUs there are, and with what and where the Triton language builds its kernels.
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CC", "TRITON_CACHE_DIR")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ class TritonPlan:
 
     def environment(self) -> dict[str, str]:
         """Returns the whole environment: little of ours, so that settings and secrets stay here."""
-        kept = ("PATH", "HOME", "USER", "TMPDIR", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+        kept = ("PATH", "HOME", "USER", "TMPDIR", "LD_LIBRARY_PATH", *_GPU_VARIABLES)
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
         # Without UTF-8 mode any non-ASCII output kills the stub; numpy's arrays are too small here for threads.
         fixed = {"PYTHONUTF8": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -14,7 +14,11 @@ from polarvec_server.config import load_settings
 from typer.testing import CliRunner
 
 ENTRYPOINT = kube_tools.ROOT / "deploy" / "docker" / "polarvec-triton"
-VARIANTS = {"default": ("values.yaml",), "everything": ("values.yaml", "everything.yaml")}
+VARIANTS = {
+    "default": ("values.yaml",),
+    "everything": ("values.yaml", "everything.yaml"),
+    "gpu": ("values.yaml", "gpu.yaml"),
+}
 # Not Kubernetes' own, so its schemas do not know it.
 FOREIGN_KINDS = {"ServiceMonitor"}
 Objects = list[dict[str, Any]]
@@ -85,6 +89,12 @@ def test_the_validator_finds_a_typing_error(objects: Objects):
         ("models.folders={../secrets}", "folders"),
         ("engine=auto", "engine"),
         ("precision=auto", "precision"),
+        ("precision=int4", "precision"),
+        ("precision=fp8", "precision"),
+        ("engine=cuda", "gpus"),
+        ("engine=cuda,triton.gpus=1,precision=int8", "precision"),
+        ("triton.gpus=1", "gpus"),
+        ("settings.GPUS=0", "GPUS"),
         ("settings.HOST=1.2.3.4", "HOST"),
         ("replica=3", "replica"),
     ],
@@ -103,6 +113,32 @@ def test_nothing_has_a_default_that_would_be_a_lie(helm: Path):
     assert done.returncode != 0
     for path in ("/images/gateway/digest", "/images/triton/digest", "/models/claim", "/models/folders"):
         assert path in done.stderr
+
+
+def test_gpus_go_to_tritonserver_alone(pod: dict[str, Any], containers: dict[str, dict[str, Any]]):
+    gpu = of_ours(containers["triton"])["POLARVEC_ENGINE"] == "cuda"
+    wanted = {name: container["resources"]["limits"].get("nvidia.com/gpu", 0) for name, container in containers.items()}
+    assert wanted == {"prepare": 0, "triton": 2 if gpu else 0, "gateway": 0}
+    # An extended resource cannot be overcommitted; a request, if there is one, must be the limit.
+    assert "nvidia.com/gpu" not in containers["triton"]["resources"]["requests"]
+    assert of_ours(containers["prepare"]).get("POLARVEC_GPUS", "") == ("0,1" if gpu else "")
+    assert ("--elsewhere" in containers["prepare"]["command"]) == gpu
+    assert pod.get("runtimeClassName") == ("nvidia" if gpu else None)
+
+
+def test_the_cpu_engine_keeps_its_weights_where_tritonserver_may_write(containers: dict[str, dict[str, Any]]):
+    place = of_ours(containers["prepare"])["POLARVEC_ENGINE_CACHE_DIR"]
+    if of_ours(containers["prepare"])["POLARVEC_ENGINE"] == "cuda":
+        assert place == "none"
+    else:
+        assert not mounts(containers["triton"])[place].get("readOnly")
+
+
+def test_nothing_is_kept_where_no_place_is_given(helm: Path):
+    objects = kube_tools.render(helm, "values.yaml", settings=("triton.engineCache=",))
+    deployment = kube_tools.pick(objects, "Deployment")
+    assert of_ours(kube_tools.containers(deployment)["prepare"])["POLARVEC_ENGINE_CACHE_DIR"] == "none"
+    assert "engines" not in {volume["name"] for volume in deployment["spec"]["template"]["spec"]["volumes"]}
 
 
 def test_images_are_named_by_digest(containers: dict[str, dict[str, Any]]):

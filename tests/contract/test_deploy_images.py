@@ -51,7 +51,7 @@ def test_the_entrypoint_removes_what_a_killed_tritonserver_left(tmp_path: Path):
         other.unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("name", ["gateway", "triton"])
+@pytest.mark.parametrize("name", ["gateway", "triton", "triton-gpu"])
 def test_images_have_no_default_base_and_no_root(name: str):
     lines = (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines()
     bases = [line for line in lines if line.startswith("ARG ")]
@@ -63,7 +63,7 @@ def test_images_have_no_default_base_and_no_root(name: str):
     assert any("-c constraints.txt" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", ["gateway", "triton"])
+@pytest.mark.parametrize("name", ["gateway", "triton", "triton-gpu"])
 def test_images_copy_files_that_exist_and_that_the_context_has(name: str):
     ignored = (kube_tools.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     kept = [line[1:] for line in ignored if line.startswith("!")]
@@ -76,7 +76,7 @@ def test_images_copy_files_that_exist_and_that_the_context_has(name: str):
             assert any(source.rstrip("/") == keep or source.startswith(f"{keep}/") for keep in kept), source
 
 
-@pytest.mark.parametrize("name", ["gateway", "triton"])
+@pytest.mark.parametrize("name", ["gateway", "triton", "triton-gpu"])
 def test_images_set_only_settings_that_exist(name: str, monkeypatch: pytest.MonkeyPatch):
     content = (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8")
     found = re.findall(r"(POLARVEC_[A-Z_]+)=(\S+)", content)
@@ -84,3 +84,20 @@ def test_images_set_only_settings_that_exist(name: str, monkeypatch: pytest.Monk
     for variable, value in found:
         monkeypatch.setenv(variable, value)
     load_settings()
+
+
+def test_the_gpu_image_can_build_and_load_kernels():
+    """The Triton language compiles C against Python.h, and keeps what it built where it may write."""
+    content = (DOCKER / "Dockerfile.triton-gpu").read_text(encoding="utf-8")
+    assert re.search(r"apt-get install .*\bgcc\b.*\bpython3-dev\b", content)
+    assert "TRITON_CACHE_DIR=/tmp/" in content
+    assert "./server[gpu]" in content
+
+
+def test_both_triton_images_are_alike_but_for_the_gpu():
+    cpu, gpu = (
+        (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines() for name in ("triton", "triton-gpu")
+    )
+    for line in cpu:
+        if not line.startswith(("#", "    -c ")) and "POLARVEC_TRITON_TARGET" not in line:
+            assert line in gpu, line

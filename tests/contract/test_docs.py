@@ -6,25 +6,33 @@ import inspect
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import grpc
 import numpy as np
 import pytest
 import typer
+from polarvec_encoder import choice, golden
 from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_proto.v1 import embedding_pb2_grpc
 from polarvec_server import telemetry
 from polarvec_server.cli import app
 from polarvec_server.config import Settings
+from polarvec_server.models import commands
+from polarvec_server.models.folder import read_folder
+from polarvec_server.models.repository import EncoderConfig, encoder_source, write_repository
+from polarvec_server.pipeline import canary
 from polarvec_server.settings_table import settings_table
 from polarvec_server.tritonserver import TritonInstall, TritonPlan
 from server_process import ServerProcess
+from unit.model_folders import write_small_model
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 API = (DOCS / "api.md").read_text(encoding="utf-8")
 OPERATIONS = (DOCS / "operations.md").read_text(encoding="utf-8")
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
+MODELS = (DOCS / "models.md").read_text(encoding="utf-8")
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "CHANGELOG.md"]
 MESSAGES = list(pb.DESCRIPTOR.message_types_by_name.values())
 METHODS = list(pb.DESCRIPTOR.services_by_name["EmbeddingService"].methods)
@@ -87,6 +95,63 @@ def test_every_command_is_documented_and_no_other():
     visible = {name for name, command in commands.items() if not command.hidden}
     documented = re.findall(r"(?m)^\| `polarvec-server ([\w-]+)", section(OPERATIONS, "Running it"))
     assert set(documented) == visible
+
+
+def test_every_parameter_of_the_encoder_is_documented_and_no_other(tmp_path: Path):
+    folder = read_folder(write_small_model(tmp_path / "small"))
+    config = EncoderConfig(
+        "encoder_0", folder, "cuda", "bf16", "0" * 12, tmp_path / "golden", "erf", 0, 0, None, (), 1, 0, 1, 1
+    )
+    write_repository(tmp_path, [config], encoder_source())
+    text = (tmp_path / "encoder_0" / "config.pbtxt").read_text(encoding="utf-8")
+    table = section(OPERATIONS, "The encoder in a stock Triton container").split("| parameter | value |")[1]
+    rows = re.findall(r"(?m)^\| (`.*?`) \|", table)
+    documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(documented) == sorted(re.findall(r'key: "(\w+)"', text))
+
+
+def test_every_engine_is_documented_with_its_precisions():
+    rows = re.findall(r"(?m)^\| `(\w+)` \| [^|]* \| ([^|]*) \|", section(OPERATIONS, "Engine, precision, hardware"))
+    documented = {engine: set(re.findall(r"\b(f32|bf16|fp16|int8|fp8)\b", said)) for engine, said in rows}
+    assert documented == {engine: set(names) for engine, names in choice._ENGINE_PRECISIONS.items()}
+
+
+def test_precisions_are_named_alike_everywhere():
+    settings = set(get_args(Settings.model_fields["precision"].annotation)) - {"auto"}
+    assert settings == set(choice.PRECISIONS) == set(commands._PRECISIONS)
+    engines = set(get_args(Settings.model_fields["engine"].annotation)) - {"auto"}
+    assert engines == set(choice._ENGINE_PRECISIONS)
+    schema = json.loads((ROOT / "deploy/helm/polarvec/values.schema.json").read_text(encoding="utf-8"))
+    assert set(schema["properties"]["precision"]["enum"]) == settings
+    for branch, engine in (("then", "cuda"), ("else", "openvino")):
+        allowed = schema[branch]["properties"]["precision"]["enum"]
+        assert set(allowed) == set(choice._ENGINE_PRECISIONS[engine])
+
+
+@pytest.mark.parametrize("page", [ARCHITECTURE, MODELS], ids=["architecture", "models"])
+def test_the_tolerances_of_the_golden_vectors_are_documented(page):
+    said = " ".join(page.split())
+    (listed,) = re.findall(r"\(cosine (0\.9999 [^)]*)\)", said)
+    documented = {}
+    for least, names in re.findall(r"(0\.\d+) in ([a-z0-9 ]+)", listed):
+        documented |= dict.fromkeys(names.split(" and "), float(least))
+    assert documented == golden._MIN_COSINE
+
+
+def test_the_canary_has_the_loosest_of_these_tolerances():
+    assert canary._MIN_COSINE == min(golden._MIN_COSINE.values())
+    assert f"cosine to the stored one is below {canary._MIN_COSINE} counts" in OPERATIONS
+
+
+def test_the_parity_table_has_every_engine_and_precision():
+    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
+    table = page.split("<!-- parity -->")[1].split("<!-- /parity -->")[0]
+    rows = re.findall(r"(?m)^\| ([\w-]+) \| (\w+) \| (\w+) \| (?:erf|tanh) \| (?:0\.|1\.0|reference|not )", table)
+    pairs = {(engine, name) for engine, names in choice._ENGINE_PRECISIONS.items() for name in names}
+    models = {model for model, _, _ in rows}
+    assert models == {"e5-small", "arctic-l-2", "arctic-l"}
+    for model in models:
+        assert {(engine, precision) for known, engine, precision in rows if known == model} == pairs
 
 
 def test_time_to_stop_is_what_the_code_takes():

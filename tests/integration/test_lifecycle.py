@@ -92,8 +92,9 @@ def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cach
     [
         ({"model": "no-such-folder/deep/er"}, "no-such-folder"),
         ({"model": "."}, "modules.json"),
-        ({"model": "tiny", "precision": "int8"}, "int8"),
-        ({"model": "tiny", "engine": "cuda"}, "cuda"),
+        ({"model": "tiny", "engine": "openvino", "precision": "fp8"}, "openvino does not compute in fp8"),
+        ({"model": "tiny", "engine": "cuda", "precision": "int8"}, "engine cuda"),
+        ({"model": "tiny", "engine": "openvino", "gelu": "tanh"}, "exact GELU only"),
         ({"model": "tiny", "grpc_prot": "1"}, "POLARVEC_GRPC_PORT"),
         ({"model": "tiny,tiny"}, "twice"),
         ({"model": ","}, "no model"),

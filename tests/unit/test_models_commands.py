@@ -51,7 +51,8 @@ def test_list_of_nothing_says_what_to_do(monkeypatch, tmp_path):
 def test_show_says_everything(models_dir):
     shown = json.loads(_run("show", "small", "--json").stdout)
     assert shown["prompts"] == {"query": "query: ", "passage": "passage: "}
-    assert len(set(shown["fingerprints"].values())) == len(shown["fingerprints"]) == 2
+    assert list(shown["fingerprints"]) == ["f32", "bf16", "fp16", "int8", "fp8"]
+    assert len(set(shown["fingerprints"].values())) == 5
     assert shown["architecture"] == "BertModel"
     text = _run("show", str(models_dir / "small")).stdout
     assert shown["fingerprints"]["f32"] in text

@@ -36,7 +36,11 @@ def config(folder, tmp_path):
         precision="bf16",
         fingerprint="0123456789ab",
         golden_path=tmp_path / "golden.json",
+        gelu="erf",
         threads=2,
+        streams=1,
+        cache_dir=tmp_path / "engines" / "0123456789ab",
+        gpus=(),
         max_batch_packs=17,
         queue_delay_us=321,
         max_queue_size=99,
@@ -74,7 +78,10 @@ def test_every_setting_arrives(config, folder, tmp_path):
         "engine": "openvino",
         "precision": "bf16",
         "pooling": "mean",
+        "gelu": "erf",
         "threads": "2",
+        "streams": "1",
+        "cache_dir": str(tmp_path / "engines" / "0123456789ab"),
         "id": "small",
         "fingerprint": "0123456789ab",
         "dimensions": "32",
@@ -84,9 +91,19 @@ def test_every_setting_arrives(config, folder, tmp_path):
     assert not list((tmp_path / "repository").rglob("__pycache__"))
 
 
-def test_gpu_engines_get_a_gpu(config, tmp_path):
-    write_repository(tmp_path, [replace(config, engine="cuda")], encoder_source())
-    assert _parsed(tmp_path / "encoder_3").instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
+@pytest.mark.parametrize("gpus", [(), (0,), (0, 2)], ids=["every one", "one", "two"])
+def test_gpu_engines_get_an_instance_on_each_gpu(config, tmp_path, gpus):
+    gpu_config = replace(config, engine="cuda", precision="fp16", gelu="tanh", cache_dir=None, gpus=gpus)
+    write_repository(tmp_path, [gpu_config], encoder_source())
+    written = _parsed(tmp_path / "encoder_3")
+    (group,) = written.instance_group
+    assert (group.count, group.kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_GPU)
+    # An empty list means every GPU that Triton sees.
+    assert tuple(group.gpus) == gpus
+    values = {key: value.string_value for key, value in written.parameters.items()}
+    assert values["FORCE_CPU_ONLY_INPUT_TENSORS"] == "yes"
+    assert (values["engine"], values["precision"], values["gelu"], values["cache_dir"]) == ("cuda", "fp16", "tanh", "")
+    assert written.dynamic_batching.priority_levels == 2
 
 
 def test_strange_names_survive(config, folder, tmp_path):
@@ -131,6 +148,13 @@ def test_inspection_picks_engine_and_precision(folder):
     assert (found.engine in ("openvino", "torch", "cuda"), found.precision) == (True, "f32")
     assert found.why
     assert found.details["dimensions"] == 32
+
+
+def test_inspection_for_another_machine_checks_names_only(folder):
+    found = inspect(read_folder(folder), "cuda", "fp8", encoder_source(), gelu="erf", elsewhere=True)
+    assert (found.engine, found.precision, found.gelu, found.gpu_count) == ("cuda", "fp8", "erf", 0)
+    with pytest.raises(ConfigError, match="POLARVEC_ENGINE=auto and POLARVEC_PRECISION=fp8 do not go here"):
+        inspect(read_folder(folder), "auto", "fp8", encoder_source(), elsewhere=True)
 
 
 def test_golden_vectors_are_made_once(folder, tmp_path):

@@ -18,7 +18,7 @@ from polarvec_server.models.store import resolve, stored_folders
 models_app = typer.Typer(no_args_is_help=True, help="Brings, lists and shows models.")
 
 # The number formats that engines compute in, each an embedding space of its own.
-_PRECISIONS = ("f32", "bf16")
+_PRECISIONS = ("f32", "bf16", "fp16", "int8", "fp8")
 
 
 @models_app.command("pull")

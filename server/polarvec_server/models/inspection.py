@@ -31,12 +31,16 @@ class Inspection:
     Attributes:
         engine: What computes.
         precision: The number format of the computation.
-        why: Why these two, in words.
+        gelu: The form of GELU.
+        gpu_count: GPUs that the engine may use; 0 for a CPU engine, and for another machine.
+        why: Why these, in words.
         details: Everything that the encoder said.
     """
 
     engine: str
     precision: str
+    gelu: str
+    gpu_count: int
     why: str
     details: Mapping[str, object]
 
@@ -48,6 +52,9 @@ def inspect(
     encoder_source: Path,
     golden_path: Path | None = None,
     threads: int = 0,
+    *,
+    gelu: str = "auto",
+    elsewhere: bool = False,
 ) -> Inspection:
     """Checks config.json and every weight's name and shape, and picks engine and precision.
 
@@ -58,6 +65,8 @@ def inspect(
         encoder_source: The encoder's folder, see `repository.encoder_source`.
         golden_path: Where the golden vectors are or shall be; made if missing (a few seconds). None makes none.
         threads: Threads for making them; 0 means as many as this process may use.
+        gelu: "auto" or one form of GELU.
+        elsewhere: Another machine will run it, so what this one can compute does not matter.
 
     Raises:
         ModelFolderError: The encoder refuses the model.
@@ -66,6 +75,7 @@ def inspect(
     """
     command = [sys.executable, "-m", "polarvec_encoder", "inspect", "--model", str(folder.encoder_path)]
     command += ["--engine", engine, "--precision", precision, "--pooling", folder.pooling, "--threads", str(threads)]
+    command += ["--gelu", gelu, *(["--elsewhere"] if elsewhere else [])]
     if golden_path is not None:
         golden_path.parent.mkdir(parents=True, exist_ok=True)
         command += ["--golden", str(golden_path)]
@@ -92,7 +102,14 @@ def inspect(
 def _answer(output: str, folder: ModelFolder) -> Inspection:
     try:
         details = json.loads(output.strip().rsplit("\n", 1)[-1])
-        inspection = Inspection(str(details["engine"]), str(details["precision"]), str(details["why"]), details)
+        inspection = Inspection(
+            str(details["engine"]),
+            str(details["precision"]),
+            str(details["gelu"]),
+            int(details["gpus"]),
+            str(details["why"]),
+            details,
+        )
         dimensions = details["dimensions"]
     except (ValueError, KeyError, TypeError):
         raise InspectionError(f"The encoder's answer about {folder.id} cannot be read.") from None

@@ -26,7 +26,11 @@ class EncoderConfig:
         precision: The number format, as `inspect` picked it.
         fingerprint: Names the embedding space.
         golden_path: The golden vectors that the encoder must reproduce before it is ready.
+        gelu: The form of GELU, as `inspect` picked it.
         threads: Threads of a CPU engine; 0 means as many as the encoder may use.
+        streams: Groups that a CPU engine computes side by side; 0 means one for every 8 threads.
+        cache_dir: Where the engine keeps converted weights; None keeps none.
+        gpus: Numbers of the GPUs, one instance each; empty means one on every GPU that Triton sees.
         max_batch_packs: The most packs that Triton merges into one batch.
         queue_delay_us: How long Triton waits for a batch to fill.
         max_queue_size: The most packs that wait in Triton.
@@ -39,7 +43,11 @@ class EncoderConfig:
     precision: str
     fingerprint: str
     golden_path: Path
+    gelu: str
     threads: int
+    streams: int
+    cache_dir: Path | None
+    gpus: tuple[int, ...]
     max_batch_packs: int
     queue_delay_us: int
     max_queue_size: int
@@ -94,20 +102,33 @@ def _config(template: str, model: EncoderConfig) -> str:
         },
     )
     text = pbtxt.with_output_dimensions(text, "embeddings", model.folder.dimensions)
-    kind = "KIND_GPU" if model.engine in GPU_ENGINES else "KIND_CPU"
-    lines = [text.rstrip(), "", f"instance_group [ {{ count: 1 kind: {kind} }} ]"]
+    lines = [text.rstrip(), "", f"instance_group [ {{ {_instances(model)} }} ]"]
     lines += [pbtxt.parameter(key, value) for key, value in _parameters(model).items()]
     return "\n".join(lines) + "\n"
 
 
+def _instances(model: EncoderConfig) -> str:
+    """Returns one instance, or one on each GPU: several on one GPU would only take turns."""
+    if model.engine not in GPU_ENGINES:
+        return "count: 1 kind: KIND_CPU"
+    # Without the list Triton starts one on every GPU that it sees.
+    named = f" gpus: [ {', '.join(map(str, model.gpus))} ]" if model.gpus else ""
+    return f"count: 1 kind: KIND_GPU{named}"
+
+
 def _parameters(model: EncoderConfig) -> Mapping[str, str]:
-    return {
+    # The encoder copies its inputs out of Triton's memory anyway, so they shall not travel over the GPU.
+    for_gpu = {"FORCE_CPU_ONLY_INPUT_TENSORS": "yes"} if model.engine in GPU_ENGINES else {}
+    return for_gpu | {
         "model_path": str(model.folder.encoder_path.resolve()),
         "golden_path": str(model.golden_path.resolve()),
         "engine": model.engine,
         "precision": model.precision,
         "pooling": model.folder.pooling,
+        "gelu": model.gelu,
         "threads": str(model.threads),
+        "streams": str(model.streams),
+        "cache_dir": str(model.cache_dir) if model.cache_dir else "",
         "id": model.folder.id,
         "fingerprint": model.fingerprint,
         "dimensions": str(model.folder.dimensions),

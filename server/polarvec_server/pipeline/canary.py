@@ -19,8 +19,8 @@ from polarvec_server.pipeline.values import Encoder, Pack, Priority
 
 _log = structlog.get_logger(__name__)
 _RETRY_S = 0.1
-# The loosest of the encoder's own tolerances at load (int8); a wrong model or a broken one is far below.
-_MIN_COSINE = 0.99
+# The loosest of the encoder's own tolerances at load (fp8); a wrong model or a broken one is far below.
+_MIN_COSINE = 0.98
 
 
 @dataclass(frozen=True, slots=True)

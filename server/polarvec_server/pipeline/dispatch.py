@@ -28,6 +28,9 @@ _log = structlog.get_logger(__name__)
 _MAX_ATTEMPTS = 2
 # The rate is measured over about the last seconds of work.
 _RATE_MEMORY_S = 5.0
+# A fast encoder fills its rows better the more packs it has to choose from; what is on its way takes no turns any more,
+# so a slow one gets fewer.
+_WINDOW_S = 0.6
 
 
 @dataclass(slots=True, eq=False)
@@ -53,9 +56,17 @@ class _Job:
 class Dispatcher:
     """Sends the packs of all calls of one worker and one model through a window of tokens."""
 
-    def __init__(self, encoder: Encoder, window_tokens: int) -> None:
+    def __init__(self, encoder: Encoder, window_tokens: int, max_window_tokens: int = 0) -> None:
+        """Starts with nothing queued.
+
+        Args:
+            encoder: Takes the packs.
+            window_tokens: Tokens on their way at once.
+            max_window_tokens: For an encoder that computes more than `window_tokens` in 0.6 s: as many as it computes
+                in that time, but no more than these. 0 means never more.
+        """
         self._encoder = encoder
-        self._window = window_tokens
+        self._window, self._max_window = window_tokens, max(window_tokens, max_window_tokens)
         self._queues: dict[Priority, list[tuple[float, float, int, _Job]]] = {level: [] for level in Priority}
         self._clocks = dict.fromkeys(Priority, 0.0)
         self._order = itertools.count()
@@ -88,6 +99,10 @@ class Dispatcher:
     def in_flight_tokens(self) -> int:
         """Tokens on their way in Triton."""
         return sum(self._in_flight.values())
+
+    def _window_now(self) -> float:
+        rate = self.tokens_per_s() or 0.0
+        return min(max(self._window, rate * _WINDOW_S), self._max_window)
 
     async def wait_idle(self) -> None:
         """Returns when nothing is on its way."""
@@ -165,7 +180,7 @@ class Dispatcher:
                 pack, _ = job.waiting[0]
                 # Interactive packs pass bulk that is on its way, so that Triton's priorities can act on them.
                 ahead = self._in_flight[level] if level is Priority.INTERACTIVE else self.in_flight_tokens
-                if ahead and ahead + pack.token_count > self._window:
+                if ahead and ahead + pack.token_count > self._window_now():
                     return None
                 heapq.heappop(queue)
                 pack, attempt = job.waiting.popleft()

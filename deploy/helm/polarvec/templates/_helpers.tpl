@@ -26,11 +26,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - { name: POLARVEC_ENGINE, value: {{ .Values.engine | quote }} }
 - { name: POLARVEC_PRECISION, value: {{ .Values.precision | quote }} }
 - { name: POLARVEC_CACHE_DIR, value: /prepared/cache }
+- { name: POLARVEC_ENGINE_CACHE_DIR, value: {{ ternary "/engines" "none" (eq (include "polarvec.engineCache" .) "yes") | quote }} }
+{{- if .Values.triton.gpus }}
+- { name: POLARVEC_GPUS, value: {{ untilStep 0 (int .Values.triton.gpus) 1 | join "," | quote }} }
+{{- end }}
 - { name: POLARVEC_TRITON_TARGET, value: "unix:/run/triton/grpc:0" }
 - { name: POLARVEC_LOG_FORMAT, value: json }
 {{- range $name, $value := .Values.settings }}
 - { name: POLARVEC_{{ $name }}, value: {{ $value | quote }} }
 {{- end }}
+{{- end -}}
+
+{{/* "yes" where the engine has weights to keep: the GPU's takes them as they are. */}}
+{{- define "polarvec.engineCache" -}}
+{{- if and (eq .Values.engine "openvino") .Values.triton.engineCache }}yes{{ end -}}
+{{- end -}}
+
+{{/* The GPUs belong to tritonserver alone, so they are not among the resources that `prepare` gets as well. */}}
+{{- define "polarvec.tritonResources" -}}
+{{- $resources := deepCopy .Values.triton.resources -}}
+{{- if .Values.triton.gpus }}
+{{- $resources = mustMergeOverwrite $resources (dict "limits" (dict "nvidia.com/gpu" .Values.triton.gpus)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
 {{- end -}}
 
 {{- define "polarvec.securityContext" -}}
