@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 MODEL ?=
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: help serve test lint format bench load proto proto-check lock clean
+.PHONY: help serve test lint format bench bench-gpu bench-peers parity load proto proto-check lock clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,6 +32,15 @@ format: $(VENV)/.dev  ## Formats the code
 bench: $(VENV)/.dev  ## Prints tokens/s and latencies of the server beside the engine alone
 	$(BIN)/python load_tests/bench.py $(ARGS)
 
+bench-gpu: $(VENV)/.dev  ## Measures and checks the GPU engine in one visit to a GPU (ARGS=--dry-run: on the CPU)
+	$(BIN)/python load_tests/gpu/bench_gpu.py $(ARGS)
+
+bench-peers: $(VENV)/.dev  ## Compares the server with other people's software (installs it under .peers/)
+	$(BIN)/python load_tests/peers/compare.py $(ARGS)
+
+parity: $(VENV)/.dev  ## Holds every engine and precision against float32 and writes the table into docs/benchmarks.md
+	PYTHONPATH=model_repository/encoder/1 $(BIN)/python load_tests/parity.py $(ARGS)
+
 load: $(VENV)/.dev  ## Runs a short Locust load against a server that it starts
 	$(BIN)/python load_tests/run.py $(ARGS)
 
@@ -46,7 +55,7 @@ lock: $(VENV)/.dev  ## Writes constraints.txt from what is installed
 	  $(BIN)/pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
 
 clean:  ## Removes everything that was built here (not the model cache)
-	rm -rf $(VENV) $(VENV)-proto build .run
+	rm -rf $(VENV) $(VENV)-proto .peers build .run
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; \
