@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     pack_tokens: int = Field(0, ge=0)
     """Most tokens in one request to Triton (one longer text still goes alone); 0 means 1024 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
-    """Most tokens of a model on their way in Triton, split between the workers; 0 means three packs on a CPU, four for
-    each GPU."""
+    """Most tokens of a model on their way in Triton, split between the workers; 0 means on a CPU what it computes in
+    0.6 seconds, within three to eight packs, and four packs for each GPU."""
     queue_tokens: int = Field(0, ge=0)
     """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
     bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""

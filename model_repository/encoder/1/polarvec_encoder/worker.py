@@ -1,9 +1,10 @@
 """The threads that run the engine while Triton's own thread brings more.
 
 What is brought while the engine is busy waits here and becomes one batch: the more texts are seen at once, the better
-they fill the engine's rows (e5-small on two cores, batches of 11 texts 12,960 tokens a CPU second, of 45 15,220). And a
-small pack (a query, as a rule), which goes first, is seen at once and not behind a batch that Triton holds back. Past
-some tokens whoever brings more is held, so that the rest queues in Triton, where priorities and timeouts act on it.
+they fill the engine's rows (e5-small on two cores, batches of 11 texts 12,960 tokens a CPU second, of 45 15,220). And
+a small pack (a query, as a rule), which goes first, is seen at once and not behind a batch that Triton holds back.
+Whoever brings more is held past some tokens, so that the rest queues in Triton, where priorities and timeouts act on
+it; and while a small pack waits, so that Triton gathers the others: to bring 64 one by one costs more than to run them.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ class Worker(ABC):
         self._thread.join()
 
     def _has_room(self) -> bool:
-        return sum(job.pack.token_ids.size for job in self._waiting) < self._room_tokens
+        tokens = sum(job.pack.token_ids.size for job in self._waiting)
+        return tokens < self._room_tokens and not any(job.small for job in self._waiting)
 
     @abstractmethod
     def _run(self) -> None:
