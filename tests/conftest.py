@@ -64,6 +64,16 @@ def bf16_server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
 
 
 @pytest.fixture(scope="session")
+def int8_server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
+    """The default model in int8."""
+    if not read_hardware().int8:
+        pytest.skip("this CPU has neither AVX512_VNNI, AVX_VNNI nor AMX_INT8, and the server refuses int8 without them")
+    process = ServerProcess("e5-small", cache, precision="int8", workers=1).wait_ready()
+    yield process
+    process.stop()
+
+
+@pytest.fixture(scope="session")
 def tiny_server(tiny_model: str, cache: Path) -> Iterator[ServerProcess]:
     """A random tiny model in float32, one worker."""
     process = ServerProcess(tiny_model, cache, precision="f32", workers=1).wait_ready()

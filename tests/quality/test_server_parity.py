@@ -53,7 +53,15 @@ def cases(e5_small):
     return texts, reference(e5_small, texts.values(), "mean")
 
 
-@pytest.mark.parametrize(("fixture", "least"), [("server", 0.99999), ("bf16_server", 0.9995)], ids=["f32", "bf16"])
+@pytest.mark.parametrize(
+    ("fixture", "least"),
+    [
+        pytest.param("server", 0.99999, id="f32"),
+        pytest.param("bf16_server", 0.9995, id="bf16"),
+        # Least found: 0.9969 (half-width hangul).
+        pytest.param("int8_server", 0.995, id="int8"),
+    ],
+)
 def test_vectors_are_those_of_transformers(request, cases, fixture, least):
     texts, expected = cases
     with Client(request.getfixturevalue(fixture).target) as client:

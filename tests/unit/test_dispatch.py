@@ -228,3 +228,65 @@ async def test_the_rate_counts_busy_time_only(encoder, dispatcher):
         await asyncio.sleep(0.05)
     # 10 tokens in 10 ms at the fastest; with the idle 50 ms counted it could not be above 170.
     assert 20 < dispatcher.tokens_per_s() < 1100
+
+
+class PacedEncoder:
+    """Answers every pack after a fixed time on a clock that the test holds."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds = clock, seconds
+        self.most, self._under_way = 0, 0
+
+    async def encode(self, pack, priority, time_left_s):
+        self._under_way += pack.token_count
+        self.most = max(self.most, self._under_way)
+        await asyncio.sleep(0)
+        self.clock.now += self.seconds
+        self._under_way -= pack.token_count
+        return np.zeros((1, 4), np.float32)
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+async def most_in_flight(monkeypatch, seconds_a_pack, window, max_window, packs=60):
+    """The most tokens on their way after the rate is known, in packs of 10."""
+    clock = Clock()
+    monkeypatch.setattr("polarvec_server.pipeline.dispatch.time", clock)
+    encoder = PacedEncoder(clock, seconds_a_pack)
+    dispatcher = Dispatcher(encoder, window, max_window)
+    dispatcher.set_available(True)
+    await start(dispatcher, range(packs))
+    encoder.most = 0
+    await start(dispatcher, range(packs))
+    return encoder.most, dispatcher.tokens_per_s()
+
+
+@pytest.mark.parametrize(
+    ("seconds_a_pack", "max_window", "most"),
+    [
+        pytest.param(1.0, 100, 20, id="slow"),
+        pytest.param(0.095, 100, 60, id="as much as it computes in 0.6 s"),
+        pytest.param(0.01, 100, 100, id="never above the largest"),
+        pytest.param(0.01, 0, 20, id="a fixed window"),
+        pytest.param(0.01, 10, 20, id="a largest below the window"),
+    ],
+)
+async def test_the_window_grows_with_the_measured_rate(monkeypatch, seconds_a_pack, max_window, most):
+    found, rate = await most_in_flight(monkeypatch, seconds_a_pack, 20, max_window)
+    assert rate == pytest.approx(10 / seconds_a_pack)
+    assert found == most
+
+
+async def test_before_the_first_answer_the_window_is_the_small_one(encoder):
+    dispatcher = Dispatcher(encoder, 20, 100)
+    dispatcher.set_available(True)
+    call = start(dispatcher, range(10))
+    await settle()
+    assert dispatcher.in_flight_tokens == 20
+    call.cancel()
+    await encoder.open(2)

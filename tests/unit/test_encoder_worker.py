@@ -1,14 +1,13 @@
 """The worker answers each pack once, small ones first, and outlives whatever an engine throws."""
 
 import threading
-from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 from polarvec_encoder.batch import PackedBatch
-from polarvec_encoder.worker import Job, Worker
-
-TIMEOUT_S = 10
+from polarvec_encoder.job import Job
+from polarvec_encoder.worker import make_worker
+from unit.worker_callers import TIMEOUT_S, Caller, in_thread, wait_until
 
 
 class StepEngine:
@@ -16,6 +15,7 @@ class StepEngine:
 
     dimensions = 2
     description = "steps"
+    batches_in_flight = 1
 
     def __init__(self, free=True):
         self.gate = threading.Semaphore(1_000_000 if free else 0)
@@ -35,29 +35,6 @@ class StepEngine:
         pass
 
 
-@dataclass
-class Caller:
-    """Makes jobs and writes down what comes of them."""
-
-    answers: dict = field(default_factory=dict)
-    order: list = field(default_factory=list)
-    log: list = field(default_factory=list)
-    ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-
-    def job(self, name, *texts):
-        def end(outcome):
-            assert name not in self.answers
-            self.answers[name] = outcome
-            self.order.append(name)
-            self.ended.release()
-
-        return Job(PackedBatch.of_texts(texts), lambda vectors: end(vectors.tolist()), end)
-
-    def wait(self, count):
-        for _ in range(count):
-            assert self.ended.acquire(timeout=TIMEOUT_S)
-
-
 @pytest.fixture
 def caller():
     return Caller()
@@ -68,7 +45,7 @@ def start(caller):
     started = []
 
     def make(engine):
-        worker = Worker(engine, caller.log.append)
+        worker = make_worker(engine, caller.log.append)
         started.append((worker, engine))
         return worker
 
@@ -76,12 +53,6 @@ def start(caller):
     for worker, engine in started:
         engine.gate.release(1000)
         worker.close()
-
-
-def in_thread(function, *arguments):
-    thread = threading.Thread(target=function, args=arguments)
-    thread.start()
-    return thread
 
 
 def test_every_pack_gets_its_own_vectors(caller, start):
@@ -109,49 +80,131 @@ def test_a_pack_is_answered_before_the_rest_of_its_batch(caller, start):
     caller.wait(1)
 
 
-def test_a_small_pack_of_the_waiting_batch_overtakes(caller, start):
+def run_one(caller, engine, worker):
+    """Lets the engine begin with a pack, so that what comes next waits."""
+    worker.submit([caller.job("running", [1] * 300)])
+    assert engine.started.acquire(timeout=TIMEOUT_S)
+
+
+def test_a_small_pack_that_waits_overtakes_between_two_groups(caller, start):
     engine = StepEngine(free=False)
     worker = start(engine)
     worker.submit([caller.job("bulk", *[[1] * 300] * 3)])
     assert engine.started.acquire(timeout=TIMEOUT_S)
-    submitting = in_thread(worker.submit, [caller.job("query", [2, 2]), caller.job("more bulk", [3] * 300)])
-    wait_until(lambda: worker._waiting)
+    held = in_thread(worker.submit, [caller.job("query", [2, 2]), caller.job("more bulk", [3] * 300)])
+    wait_until(lambda: len(worker._waiting) == 2)
     engine.gate.release(2)  # one group of bulk, then the query
     caller.wait(1)
     assert caller.order == ["query"]
     engine.gate.release(3)
     caller.wait(2)
     assert caller.order == ["query", "bulk", "more bulk"]
-    submitting.join(TIMEOUT_S)
+    held.join(TIMEOUT_S)
+    assert not held.is_alive()
 
 
-def test_a_second_waiting_batch_is_held_back(caller, start):
+def test_packs_that_wait_together_run_as_one_batch(caller, start):
     engine = StepEngine(free=False)
     worker = start(engine)
-    worker.submit([caller.job("running", [1] * 300)])
+    run_one(caller, engine, worker)
+    for number in range(3):
+        worker.submit([caller.job(number, [number] * (301 + number))])
+    small = [caller.job(f"small {number}", [number] * 5) for number in range(2)]
+    held = in_thread(worker.submit, small)
+    wait_until(lambda: len(worker._waiting) == 5)
+    assert engine.batches == [[300]]
+    engine.gate.release(6)
+    caller.wait(6)
+    held.join(TIMEOUT_S)
+    # The small ones pass while the first batch is still running.
+    assert engine.batches == [[300], [5, 5], [301, 302, 303]]
+    assert caller.answers["small 1"] == [[1, 5]]
+    assert caller.answers[1] == [[1, 302]]
+
+
+def test_past_the_room_the_next_one_is_held_until_the_worker_takes_what_waits(caller, start):
+    engine = StepEngine(free=False)
+    worker = start(engine)
+    run_one(caller, engine, worker)
+    room = worker._room_tokens
+    filling = in_thread(worker.submit, [caller.job("fits", [2] * (room - 1))])
+    filling.join(TIMEOUT_S)
+    assert not filling.is_alive()
+    held = in_thread(worker.submit, [caller.job("past the room", [3] * 300)])
+    wait_until(lambda: len(worker._waiting) == 2)
+    held.join(0.05)
+    assert held.is_alive()
+    assert engine.batches == [[300]]
+    engine.gate.release(1)
+    held.join(TIMEOUT_S)
+    assert not held.is_alive()
+    assert caller.order == ["running"]
+    engine.gate.release(2)
+    caller.wait(3)
+    assert engine.batches[1:] == [[room - 1, 300]]
+
+
+def test_while_a_small_pack_waits_the_next_one_is_held(caller, start):
+    engine = StepEngine(free=False)
+    worker = start(engine)
+    run_one(caller, engine, worker)
+    worker.submit([caller.job("bulk", [2] * 300)])
+    held = in_thread(worker.submit, [caller.job("query", [3, 3])])
+    held.join(0.05)
+    assert held.is_alive()
+    engine.gate.release(2)
+    caller.wait(2)
+    held.join(TIMEOUT_S)
+    assert not held.is_alive()
+    assert sorted(caller.order) == ["query", "running"]
+
+
+def test_a_bad_pack_harms_no_other(caller, start):
+    engine = StepEngine()
+    worker = start(engine)
+    worker.submit([caller.job("done", [1] * 300), caller.job("bad", [666] * 301), caller.job("after", [3] * 302)])
+    caller.wait(3)
+    failed = "the engine failed on this batch"
+    assert caller.answers == {"done": [[1, 300]], "bad": failed, "after": [[3, 302]]}
+    # What was answered before is not computed again.
+    assert engine.batches == [[300, 301, 302], [301], [302]]
+    assert "failed on 2 packs, each runs alone now: RuntimeError" in caller.log[0]
+    assert "failed on 1 packs: RuntimeError" in caller.log[1]
+    assert len(caller.log) == 2
+    worker.submit([caller.job("next", [4])])
+    caller.wait(1)
+    assert caller.answers["next"] == [[4, 1]]
+
+
+def test_a_bad_pack_that_overtakes_harms_neither_its_company_nor_what_it_overtook(caller, start):
+    engine = StepEngine(free=False)
+    worker = start(engine)
+    worker.submit([caller.job("bulk", *[[1] * 300] * 3)])
     assert engine.started.acquire(timeout=TIMEOUT_S)
-    second = in_thread(worker.submit, [caller.job("waiting", [2] * 300)])
-    wait_until(lambda: worker._waiting)
-    third = in_thread(worker.submit, [caller.job("held", [3] * 300)])
-    third.join(0.05)
-    assert second.is_alive()
-    assert third.is_alive()
-    assert [job.pack.token_ids[0] for job in worker._waiting] == [2]
-    engine.gate.release(3)
-    for thread in (second, third):
-        thread.join(TIMEOUT_S)
-        assert not thread.is_alive()
+    held = in_thread(worker.submit, [caller.job("bad", [666]), caller.job("query", [2, 2])])
+    wait_until(lambda: len(worker._waiting) == 2)
+    engine.gate.release(100)
     caller.wait(3)
-    assert caller.order == ["running", "waiting", "held"]
+    assert caller.answers == {"bulk": [[1, 300]] * 3, "bad": "the engine failed on this batch", "query": [[2, 2]]}
+    assert caller.order == ["bad", "query", "bulk"]
+    held.join(TIMEOUT_S)
 
 
-def test_an_engine_that_throws_fails_its_batch_only(caller, start):
-    worker = start(StepEngine())
-    worker.submit([caller.job("done", [1] * 300), caller.job("bad", [666] * 300), caller.job("after", [3] * 300)])
+def test_an_engine_that_always_fails_ends_every_pack_and_not_the_thread(caller, start):
+    class Broken(StepEngine):
+        broken = True
+
+        def encode(self, batch):
+            if self.broken:
+                raise MemoryError("secret internals")
+            return super().encode(batch)
+
+    engine = Broken()
+    worker = start(engine)
+    worker.submit([caller.job(number, [number] * 300) for number in range(3)])
     caller.wait(3)
-    assert caller.answers["done"] == [[1, 300]]
-    assert caller.answers["bad"] == caller.answers["after"] == "the engine failed on this batch"
-    assert "RuntimeError" in caller.log[0]
+    assert set(caller.answers.values()) == {"the engine failed on this batch"}
+    engine.broken = False
     worker.submit([caller.job("next", [4])])
     caller.wait(1)
     assert caller.answers["next"] == [[4, 1]]
@@ -168,26 +221,31 @@ def test_an_answer_that_cannot_be_sent_harms_no_other(caller, start):
     assert "OSError" in caller.log[0]
 
 
-def test_closing_answers_what_was_taken_and_refuses_what_comes_later(caller, start):
+def test_closing_drains_what_waits_and_refuses_what_comes_later(caller, start):
     engine = StepEngine(free=False)
     worker = start(engine)
-    worker.submit([caller.job("running", [1] * 300)])
-    assert engine.started.acquire(timeout=TIMEOUT_S)
-    waiting = in_thread(worker.submit, [caller.job("waiting", [2] * 300)])
-    wait_until(lambda: worker._waiting)
+    run_one(caller, engine, worker)
+    worker.submit([caller.job("waiting", [2] * 300)])
+    held = in_thread(worker.submit, [caller.job("held", [3] * worker._room_tokens)])
+    wait_until(lambda: len(worker._waiting) == 2)
     closing = in_thread(worker.close)
-    engine.gate.release(2)
-    closing.join(TIMEOUT_S)
-    waiting.join(TIMEOUT_S)
-    assert caller.answers == {"running": [[1, 300]], "waiting": [[2, 300]]}
+    closing.join(0.05)
+    assert closing.is_alive()
+    engine.gate.release(3)
+    for thread in (closing, held):
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+    assert caller.answers == {"running": [[1, 300]], "waiting": [[2, 300]], "held": [[3, worker._room_tokens]]}
     worker.submit([caller.job("late", [3])])
     assert caller.answers["late"] == "the encoder is shutting down"
 
 
-def wait_until(condition):
-    deadline = threading.Event()
-    for _ in range(int(TIMEOUT_S / 0.005)):
-        if condition():
-            return
-        deadline.wait(0.005)
-    raise AssertionError("it did not happen in time")
+def test_a_text_without_a_vector_is_an_error(caller, start):
+    class Forgetful(StepEngine):
+        def encode(self, batch):
+            yield from list(super().encode(batch))[:-1]
+
+    start(Forgetful()).submit([caller.job("whole", [1] * 300), caller.job("half", [2] * 300, [3])])
+    caller.wait(2)
+    assert caller.answers == {"whole": [[1, 300]], "half": "the engine failed on this batch"}
+    assert "no vector for 1 texts" in caller.log[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ class OpenVinoEngine:
         )
         # Compiling reads every page once; only those of linear weights are wanted again, when they are packed.
         self._weights.release_pages()
-        # One more than run at once: texts that overtake between two groups must find one.
-        self._free = [self._compiled.create_infer_request() for _ in range(self._streams + 1)]
+        # Texts that overtake between two groups need up to as many again, which are made when they first do.
+        self._free = [self._compiled.create_infer_request() for _ in range(self._streams)]
 
     @property
     def dimensions(self) -> int:
@@ -105,7 +106,7 @@ class OpenVinoEngine:
                 inputs = self._inputs(group, batch, position_ids)
                 if len(running) == self._streams:
                     yield self._finish(running)
-                request = self._free.pop()
+                request = self._free.pop() if self._free else self._compiled.create_infer_request()
                 # The inputs are shared, so they must live until the request has ended.
                 running.append((group, request, inputs))
                 request.start_async(inputs, share_inputs=True)
@@ -113,7 +114,9 @@ class OpenVinoEngine:
                 yield self._finish(running)
         finally:
             for _, request, _ in running:
-                request.wait()
+                # One may fail as well; the others must end all the same before their inputs go.
+                with suppress(Exception):
+                    request.wait()
                 self._free.append(request)
 
     def settle(self) -> None:

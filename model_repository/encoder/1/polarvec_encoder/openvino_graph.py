@@ -154,7 +154,13 @@ class _Builder:
 
     def _lookup(self, name: str, places: _Node) -> _Node:
         """Rows of a table; converted after they are picked, or OpenVINO would hold the whole table in float32."""
-        rows = op.gather(self._stored(name), places, _ints(0))
+        stored = self._stored(name)
+        if self._weights.tensors[name].dtype == "F16":
+            # OpenVINO widens constants of this format unless they bear its mark; then it converts after picking itself.
+            widened = op.convert(stored, "f32")
+            widened.get_rt_info()["decompression_0"] = ""
+            return op.gather(widened, places, _ints(0))
+        rows = op.gather(stored, places, _ints(0))
         return rows if self._weights.tensors[name].dtype == "F32" else op.convert(rows, "f32")
 
     def _constant(self, name: str) -> _Node:
