@@ -35,8 +35,8 @@ class Settings(BaseSettings):
     http_port: int = Field(8080, ge=1, le=65535)
     """Port of /metrics, /healthz and /readyz."""
     workers: int = Field(0, ge=0, le=256)
-    """Gateway processes; 0 means one for every 8 cores beside a CPU engine, at least one; beside a GPU or in front of
-    an encoder elsewhere one a core, at most 8."""
+    """Gateway processes; 0 means one for every 8 cores beside a CPU engine, or 1 to 8 on the cores that ENGINE_THREADS
+    leaves free; beside a GPU or in front of an encoder elsewhere one a core, at most 8."""
     engine: Literal["auto", "openvino", "cuda", "torch"] = "auto"
     """What computes; auto takes cuda where there is a GPU and openvino elsewhere."""
     precision: Literal["auto", "f32", "bf16", "fp16", "int8", "fp8"] = "auto"
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     """Most tokens in one request to Triton (one longer text still goes alone); 0 means 1024 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
     """Most tokens of a model on their way in Triton, split between the workers; 0 means on a CPU what it computes in
-    0.6 seconds, within three to eight packs, and four packs for each GPU."""
+    0.6 seconds, within three to eight packs, and four packs for each GPU; at least two packs for each worker."""
     queue_tokens: int = Field(0, ge=0)
     """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
     bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""

@@ -43,6 +43,7 @@ class EncoderProcess:
         canary_interval_s: float,
         canary_timeout_s: float,
         on_restart: Callable[[str], None],
+        gpu: bool = False,
     ) -> None:
         """Keeps what it works with.
 
@@ -52,7 +53,9 @@ class EncoderProcess:
             canary_interval_s: Between two canaries.
             canary_timeout_s: Without any answer to anybody it counts as hung.
             on_restart: Told the cause of each restart: exit, stub, hang, error, wrong vector.
+            gpu: Whether a model needs one; what Triton says of its absence is then no trifle.
         """
+        self._gpu = gpu
         self._plan, self._canaries = plan, canaries
         self._interval_s, self._timeout_s = canary_interval_s, canary_timeout_s
         self._on_restart = on_restart
@@ -76,7 +79,7 @@ class EncoderProcess:
         # 2026-11-23T13:06:59Z E 3071 server.cc:321] "text"
         head = line.split(" ", 3)
         severity = _SEVERITY.get(head[1], "debug") if len(head) == 4 and len(head[1]) == 1 else "debug"
-        if any(words in line for words in _NORMAL_WITHOUT_GPU):
+        if not self._gpu and any(words in line for words in _NORMAL_WITHOUT_GPU):
             severity = "debug"
         getattr(_log, severity)("tritonserver says", line=line[:2000])
 

@@ -73,7 +73,10 @@ class _RunningModel:
         max_window = 0 if settings.window_tokens or gpu else _MAX_WINDOW_PACKS * pack_tokens
         budget = settings.queue_tokens or ((4 << 20) if gpu else (256 << 10))
         self.encoder = TritonEncoder(target, model.triton_name, folder.dimensions)
-        self.dispatcher = Dispatcher(self.encoder, max(1, window // worker_count), max_window // worker_count)
+        # One connection reaches one worker, whose share alone must keep the encoder busy: one pack runs, one waits.
+        least = 0 if settings.window_tokens else 2 * pack_tokens
+        share = max(1, least, window // worker_count)
+        self.dispatcher = Dispatcher(self.encoder, share, max_window // worker_count)
         self.admission = Admission(max(1, budget // worker_count), self.dispatcher.tokens_per_s)
         self.canary = Canary(
             self.encoder,

@@ -107,6 +107,7 @@ class Supervisor:
             canary_interval_s=settings.canary_interval_s,
             canary_timeout_s=settings.canary_timeout_s,
             on_restart=lambda cause: metrics.encoder_restarts.labels(cause).inc(),
+            gpu=any(model.engine in GPU_ENGINES for model in self._models),
         )
 
     def _workers(self, metrics: Metrics) -> WorkerPool:

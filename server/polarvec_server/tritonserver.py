@@ -21,7 +21,7 @@ _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 _OLDEST_GLIBC = (2, 35)
 EXIT_TIMEOUT_S = 5
 # Which GPUs there are, and with what and where the Triton language builds its kernels.
-_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CC", "TRITON_CACHE_DIR")
+_GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CC", "TRITON_CACHE_DIR", "TRITON_LIBCUDA_PATH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,8 @@ def _package_triton(package: Path, scratch: Path) -> TritonInstall:
     libraries = [str(package.parent / "nvidia_pytriton.libs"), *([libpython_directory] if libpython_directory else [])]
     # The stub ignores PYTHONPATH; it takes the packages of the environment whose python3 comes first on PATH.
     programs = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    # What is set already comes last: on many hosts it is the only way to the GPU's driver.
+    libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
     environment = {"LD_LIBRARY_PATH": ":".join(libraries), "PATH": programs}
     return TritonInstall(root / "bin" / "tritonserver", environment, (f"--backend-directory={scratch / 'backends'}",))
 

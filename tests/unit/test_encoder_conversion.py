@@ -186,9 +186,22 @@ def full_disk(cache, monkeypatch):
 def test_where_the_folder_takes_no_file_the_model_loads_without(folder, cache, monkeypatch, obstacle):
     obstacle(cache, monkeypatch)
     weights = source(folder)
-    assert convert(weights, "bf16", cache) is weights
+    unconverted = convert(weights, "bf16", cache)
+    assert unconverted.tensors == weights.tensors
+    assert f"not kept in {cache}" in unconverted.note
     assert_converted(convert(source(folder), "int8", cache), folder, "int8")
     assert not cache.is_dir() or list(cache.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(folder, cache):
+    cache.mkdir(parents=True, exist_ok=True)
+    old, recent = cache / "converting-old", cache / "converting-recent"
+    for path in (old, recent):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    convert(source(folder), "int8", cache)
+    assert not old.exists()
+    assert recent.exists()
 
 
 def test_a_damaged_file_in_a_folder_that_takes_no_file_is_not_used(folder, cache, monkeypatch):
@@ -247,10 +260,12 @@ def test_a_disk_that_is_full_everywhere_is_said(folder, cache, monkeypatch):
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     for place in (cache, None):
-        with pytest.raises(EncoderError, match=r"no room for \d+ MiB of int8 weights"):
+        with pytest.raises(
+            EncoderError, match=r"int8 weights cannot be written to the temporary folder \(No space left"
+        ):
             convert(source(folder), "int8", place)
     weights = source(folder)
-    assert convert(weights, "bf16", cache) is weights
+    assert convert(weights, "bf16", cache).tensors == weights.tensors
     assert list(cache.iterdir()) == []
 
 

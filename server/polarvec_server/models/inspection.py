@@ -91,7 +91,9 @@ def inspect(
         raise InspectionError(f"The encoder took more than {_TIMEOUT_S} s to look at {folder.id}.") from None
     complaint = done.stderr.strip().rsplit("\n", 1)[-1]
     if done.returncode == _CHOICE_REFUSED:
-        raise ConfigError(f"POLARVEC_ENGINE={engine} and POLARVEC_PRECISION={precision} do not go here. {complaint}")
+        form = "" if gelu == "auto" else f" with POLARVEC_GELU={gelu}"
+        asked = f"POLARVEC_ENGINE={engine} and POLARVEC_PRECISION={precision}{form}"
+        raise ConfigError(f"{asked} do not go here. {complaint}")
     if done.returncode == _REFUSED:
         raise ModelFolderError(folder.path, complaint)
     if done.returncode != 0:

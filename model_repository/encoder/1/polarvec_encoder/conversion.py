@@ -11,9 +11,11 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ from polarvec_encoder.weights import ITEM_BYTES, StoredTensor, Weights, map_file
 _FORMAT = 1
 _CHECKSUM, _CHECKSUM_BYTES = "crc32", 4
 _ALIGNMENT = 64
+_UNFINISHED, _STALE_S = "converting-", 600.0
 
 
 def convert(weights: Weights, precision: str, cache_dir: Path | None) -> Weights:
@@ -40,22 +43,29 @@ def convert(weights: Weights, precision: str, cache_dir: Path | None) -> Weights
 
     Raises:
         ModelRefused: A weight is not finite.
-        EncoderError: There is no room for the int8 weights anywhere.
+        EncoderError: The int8 weights cannot be written anywhere.
     """
     names = [name for name in weights.tensors if is_linear(name)]
     if precision == "f32" or (precision == "bf16" and all(weights.tensors[name].dtype == "BF16" for name in names)):
         return weights
     layout = _plan(weights, names, precision)
-    mapped = None
+    mapped, note = None, ""
     if cache_dir is not None:
         path = cache_dir / f"{precision}-{_FORMAT}.safetensors"
-        mapped = _open(path, layout) or _make(layout, weights, names, path)
+        try:
+            mapped = _open(path, layout) or _make(layout, weights, names, path)
+        except OSError as error:
+            note = f"converted weights are not kept in {cache_dir}: {error.strerror or error}"
     if mapped is None and precision == "bf16":
-        return weights
-    mapped = mapped or _make(layout, weights, names)
-    if mapped is None:
-        raise EncoderError(f"There is no room for {layout.size >> 20} MiB of int8 weights in the temporary folder.")
-    return Weights({**weights.tensors, **layout.tensors}, {**weights.maps, layout.place: mapped})
+        return replace(weights, note=note) if note else weights
+    try:
+        mapped = mapped or _make(layout, weights, names)
+    except OSError as error:
+        raise EncoderError(
+            f"The {layout.size >> 20} MiB of int8 weights cannot be written to the temporary folder "
+            f"({error.strerror or error}): make room there, or give the engine a cache folder."
+        ) from None
+    return Weights({**weights.tensors, **layout.tensors}, {**weights.maps, layout.place: mapped}, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +113,34 @@ def _open(path: Path, layout: _Layout) -> mmap.mmap | None:
     return mapped if whole and mapped[-_CHECKSUM_BYTES:] == _checksum(mapped) else None
 
 
-def _make(layout: _Layout, weights: Weights, names: Sequence[str], path: Path | None = None) -> mmap.mmap | None:
-    """Write the file beside its place and move it there, or a nameless one; None where it cannot be written."""
-    try:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path and path.parent, prefix="converting-", delete=False) as file:
-            try:
-                # Writing through a mapping to a full disk is no error but a signal, so the room is taken first.
-                os.posix_fallocate(file.fileno(), 0, layout.size)
-                with mmap.mmap(file.fileno(), layout.size) as target:
-                    _fill(target, layout, weights, names)
-                    target.flush()
-                mapped = map_file(Path(file.name))
-                if path is not None:
-                    os.fchmod(file.fileno(), 0o644)
-                    os.replace(file.name, path)
-                return mapped
-            finally:
-                Path(file.name).unlink(missing_ok=True)
-    except OSError:
-        return None
+def _make(layout: _Layout, weights: Weights, names: Sequence[str], path: Path | None = None) -> mmap.mmap:
+    """Write the file beside its place and move it there, or a nameless one; raises OSError where it cannot be."""
+    folder = path and path.parent
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        _clean_up(folder)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=_UNFINISHED, delete=False) as file:
+        try:
+            # Writing through a mapping to a full disk is no error but a signal, so the room is taken first.
+            os.posix_fallocate(file.fileno(), 0, layout.size)
+            with mmap.mmap(file.fileno(), layout.size) as target:
+                _fill(target, layout, weights, names)
+                target.flush()
+            mapped = map_file(Path(file.name))
+            if path is not None:
+                os.fchmod(file.fileno(), 0o644)
+                os.replace(file.name, path)
+            return mapped
+        finally:
+            Path(file.name).unlink(missing_ok=True)
+
+
+def _clean_up(folder: Path) -> None:
+    """Remove what a killed process left half written; writing takes seconds, so a recent one may be another's."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_S:
+                left.unlink()
 
 
 def _fill(target: mmap.mmap, layout: _Layout, weights: Weights, names: Sequence[str]) -> None:

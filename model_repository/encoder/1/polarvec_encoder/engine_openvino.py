@@ -94,7 +94,8 @@ class OpenVinoEngine:
         if self._precision == "int8":
             number += f" (the rest in {self._inference_precision})"
         streams = f", {self._streams} streams" if self._streams > 1 else ""
-        return f"OpenVINO {ov.__version__.split('-')[0]} {number}, {self._threads} threads{streams}"
+        note = f"; {self._weights.note}" if self._weights.note else ""
+        return f"OpenVINO {ov.__version__.split('-')[0]} {number}, {self._threads} threads{streams}{note}"
 
     def encode(self, batch: PackedBatch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Compute the vectors of a batch; see `engine.Engine`."""

@@ -146,8 +146,8 @@ class _Builder:
             # Two reductions cost half of what one over absolute values does, which OpenVINO would write out first.
             most = op.reduce_max(rows, _ints([-1]), keep_dims=True)
             least = op.reduce_min(rows, _ints([-1]), keep_dims=True)
-            # A row of zeros stays one.
-            largest = op.maximum(op.maximum(most, op.negative(least)), _float(np.finfo(np.float32).tiny))
+            # A row of zeros stays one: the divisor is the least that does not overflow.
+            largest = op.maximum(op.maximum(most, op.negative(least)), _float(np.finfo(np.float32).tiny * INT8_MAX))
             steps = op.multiply(rows, op.divide(_float(INT8_MAX), largest))
             self._quantised[key] = steps, _round(steps), op.multiply(largest, _float(1 / INT8_MAX))
         return self._quantised[key]

@@ -102,6 +102,8 @@ class Weights:
 
     tensors: Mapping[str, StoredTensor]
     maps: Mapping[Path, mmap.mmap]
+    note: str = ""
+    """What went another way than asked, for the log."""
 
     def stored(self, name: str) -> NDArray[Any]:
         """View one tensor in its stored number format; bfloat16 comes as uint16."""
