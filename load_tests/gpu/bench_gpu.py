@@ -8,13 +8,16 @@ README.md beside this.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,11 +109,22 @@ def _run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
     known = os.environ.get("PYTHONPATH", "")
     path = os.pathsep.join([*map(str, PATHS), *([known] if known else [])])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "true"}
+    return run_within(command, environment, seconds)
+
+
+def run_within(command: Sequence[str], environment: Mapping[str, str], seconds: float) -> str:
+    """Run a command for some time at most, and end it with all that it started; returns what went wrong, or nothing."""
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        done = subprocess.run(command, env=environment, timeout=seconds, check=False)
+        code = process.wait(seconds)
     except subprocess.TimeoutExpired:
         return f"it took longer than {seconds:.0f} s"
-    return f"exit code {done.returncode}" if done.returncode else ""
+    finally:
+        # A server that outlived its part would share the GPU with the next one.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    return f"exit code {code}" if code else ""
 
 
 def _read_all(work: Path) -> dict[str, Any]:

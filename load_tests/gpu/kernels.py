@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from measuring import say, seconds_of
+from measuring import reason_of, say, seconds_of
 from polarvec_encoder.cuda.operators import Norm, Operators, Rows
 from polarvec_encoder.cuda.reference import ReferenceOperators
 from polarvec_encoder.cuda.tuning import Tuning
@@ -39,10 +39,15 @@ def run(scale: Scale, earlier: dict[str, Any]) -> dict[str, Any]:
         for dtype in (torch.bfloat16, torch.float16, torch.float32):
             for quantize in (False, True) if dtype == torch.bfloat16 else (False,):
                 found["checks"] += _check(scale, dtype, quantize)
-        found["gb_s"] = _bandwidths(scale)
-        if not scale.dry:
-            found["warps"] = _warps(scale)
-        found["attention"] = _attention(scale)
+        measures = {"gb_s": _bandwidths, "warps": _warps, "attention": _attention}
+        for name, measure in measures.items():
+            if scale.dry and name == "warps":
+                continue
+            try:
+                found[name] = measure(scale)
+            except Exception as error:
+                say(f"  {name} failed: {reason_of(error)}")
+                found[name] = {"error": reason_of(error)}
     wrong = [check for check in found["checks"] if not check["pass"]]
     say(f"  {len(found['checks'])} checks, {len(wrong)} outside their tolerance")
     found["pass"] = not wrong
@@ -62,8 +67,12 @@ def _check(scale: Scale, dtype: torch.dtype, quantize: bool) -> list[dict[str, A
     references = ReferenceOperators()
     lengths = torch.tensor([1, 2, 3, 16, 127, 128, 129, 512, 106])
     for case in _cases(scale, dtype, quantize, lengths):
-        expected, found = _exact(case.run(references)), _exact(case.run(_operators(scale)))
-        error = float((found - expected).norm() / expected.norm())
+        expected = _exact(case.run(references))
+        try:
+            error = float((_exact(case.run(_operators(scale))) - expected).norm() / expected.norm())
+        except Exception as raised:
+            say(f"  {case.name} {dtype} failed: {reason_of(raised)}")
+            error = float("nan")
         limits = _ATTENTION_TOLERANCE if case.name.startswith("attend") else _TOLERANCE
         limit = _FP8_TOLERANCE if quantize else limits[dtype]
         # NaN compares as False.
@@ -188,8 +197,8 @@ def _attention(scale: Scale) -> dict[str, Any]:
             name = "x".join(map(str, block))
             try:
                 rates[length][name] = flops / seconds_of(work, scale.device, scale.short_s / 10) / 1e12
-            except RuntimeError as error:
-                say(f"  attention {name} failed: {str(error).splitlines()[0]}")
+            except Exception as error:
+                say(f"  attention {name} failed: {reason_of(error)}")
         best = max(rates[length], key=lambda name: rates[length][name], default="none")
         shown = ", ".join(f"{name} {rate:.0f}" for name, rate in rates[length].items())
         say(f"  attention of {length}: best {best}; {shown} TFLOP/s")

@@ -60,6 +60,11 @@ def nvidia_smi(*arguments: str) -> str:
     return done.stdout.strip()
 
 
+def reason_of(error: Exception) -> str:
+    """The class of an error and the first line that it says; torch, the Triton language and gcc each have their own."""
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0]
+
+
 def say(text: str) -> None:
     """Print at once, so that a run that is cut off has shown what it knew."""
     print(text, flush=True)

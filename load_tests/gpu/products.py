@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from measuring import clocks, say, seconds_of, synchronize
+from measuring import clocks, reason_of, say, seconds_of, synchronize
 from scale import Scale
 from torch.nn import functional
 
@@ -26,8 +26,8 @@ def run(scale: Scale, earlier: dict[str, Any]) -> dict[str, Any]:
     say(f"  sustained {scale.seconds:.0f} s: {sustained['tflops']:.1f} TFLOP/s; {sustained['clocks']}")
     try:
         fp8: dict[str, Any] = {} if scale.dry else _fp8(scale)
-    except RuntimeError as error:
-        fp8 = {"error": str(error).split("\n", 1)[0]}
+    except Exception as error:
+        fp8 = {"error": reason_of(error)}
         say(f"  fp8 failed: {fp8['error']}")
     return {"tflops_shortly": shortly, "sustained": sustained, "fp8_tflops": fp8}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from engines import make_engine, random_batch, tokens_per_s
-from measuring import clocks, say, seconds_of
+from measuring import clocks, reason_of, say, seconds_of
 from polarvec_encoder.batch import PackedBatch
 from polarvec_encoder.cuda.engine import CudaEngine
 from polarvec_encoder.cuda.operators import Gelu
@@ -30,17 +32,23 @@ def run(scale: Scale, earlier: dict[str, Any]) -> dict[str, Any]:
     found["latency_ms"] = {tokens: _latency(scale, engine, tokens) for tokens in (16, 128, 512)}
     say(f"  one text, ms: {found['latency_ms']}")
     if not scale.dry:
-        found["replay_ms"] = {tokens: _replay_ms(scale, engine, tokens) for tokens in (128, 1024, scale.pass_tokens)}
+        found["replay_ms"] = _guarded(partial(_replays_ms, scale, engine))
         say(f"  graph alone, ms: {found['replay_ms']}")
-        found["kernels"] = _profile(scale, engine)
+        found["kernels"] = _guarded(partial(_profile, scale, engine))
     del engine
     for name, (kind, gelu, tuning) in _variants(scale).items():
-        try:
-            found["variants"][name] = _variant(scale, kind, gelu, tuning)
-        except Exception as error:
-            found["variants"][name] = f"{type(error).__name__}: {error}"
+        found["variants"][name] = _guarded(partial(_variant, scale, kind, gelu, tuning))
         say(f"  {name}: {found['variants'][name]}")
     return found
+
+
+def _guarded(measure: Callable[[], object]) -> object:
+    """What `measure` finds, or why it found nothing: the rows measured before are worth more."""
+    try:
+        return measure()
+    except Exception as error:
+        say(f"  failed: {reason_of(error)}")
+        return {"error": reason_of(error)}
 
 
 def _row(scale: Scale, engine: CudaEngine, length: int, ceiling: float | None) -> dict[str, Any]:
@@ -68,9 +76,13 @@ def _latency(scale: Scale, engine: CudaEngine, tokens: int) -> dict[str, float]:
     return {"p50": statistics.median(times), "p99": times[int(len(times) * 0.99)]}
 
 
-def _replay_ms(scale: Scale, engine: CudaEngine, tokens: int) -> float:
-    graph = engine._runner._graphs[0, tokens]  # type: ignore[attr-defined]
-    return 1e3 * seconds_of(graph.replay, scale.device, scale.short_s / 5)
+def _replays_ms(scale: Scale, engine: CudaEngine) -> dict[int, float]:
+    graphs = engine._runner._graphs  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        return {
+            tokens: 1e3 * seconds_of(graphs[0, tokens].replay, scale.device, scale.short_s / 5)
+            for tokens in (128, 1024, scale.pass_tokens)
+        }
 
 
 def _profile(scale: Scale, engine: CudaEngine) -> list[dict[str, Any]]:

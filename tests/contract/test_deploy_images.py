@@ -94,6 +94,17 @@ def test_the_gpu_image_can_build_and_load_kernels():
     assert "./server[gpu]" in content
 
 
+# What torch's CUDA wheels for Linux require (Requires-Dist of the wheel's METADATA): exactly one version of the
+# Triton language. The CPU build does not require it, so that only the image's build would notice another one.
+TRITON_LANGUAGE_OF_TORCH = {"2.13.0": "3.7.1"}
+
+
+def test_the_versions_of_torch_and_of_the_triton_language_belong_together():
+    lines = (kube_tools.ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    versions = dict(line.split("==", 1) for line in lines if "==" in line)
+    assert TRITON_LANGUAGE_OF_TORCH.get(versions["torch"]) == versions["triton"]
+
+
 def test_both_triton_images_are_alike_but_for_the_gpu():
     cpu, gpu = (
         (DOCKER / f"Dockerfile.{name}").read_text(encoding="utf-8").splitlines() for name in ("triton", "triton-gpu")

@@ -46,6 +46,23 @@ def test_a_part_without_time_is_named_in_the_report(tmp_path):
     assert "Part throughput failed: no time was left" in printed
 
 
+def test_a_part_that_hangs_is_ended_with_what_it_started(tmp_path):
+    pid = tmp_path / "pid"
+    started = (
+        "import subprocess; process = subprocess.Popen(['sleep', '60']);"
+        f"open({str(pid)!r}, 'w').write(str(process.pid)); process.wait()"
+    )
+    script = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); import os; from bench_gpu import run_within;"
+        f"print(run_within([sys.executable, '-c', {started!r}], os.environ, 2))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "it took longer than 2 s\n"
+    status = Path("/proc", pid.read_text(), "status")
+    # Gone, or waiting for whoever adopts it to read its end.
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
 @pytest.fixture(scope="module")
 def visit(tmp_path_factory):
     parts = ("environment", "model", "kernels", "accuracy", "robustness")

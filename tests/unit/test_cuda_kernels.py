@@ -35,7 +35,8 @@ def lines_of(scripts, tmp_path_factory, **environment):
             [sys.executable, HERE / script, *cases],
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(map(str, (HERE, ENCODER))),
+                # What the caller has on the path comes along: another version of the Triton language, say.
+                "PYTHONPATH": os.pathsep.join(map(str, (HERE, ENCODER, os.environ.get("PYTHONPATH", "")))),
                 "TRITON_CACHE_DIR": str(cache),
                 "OMP_NUM_THREADS": "1",
                 **environment,

@@ -10,6 +10,7 @@ from polarvec_encoder.cuda import cuda_runner, graphs
 from polarvec_encoder.cuda.cuda_runner import CudaRunner
 from polarvec_encoder.cuda.layout import lay_out
 from polarvec_encoder.cuda.passes import TOKENS_PER_TEXT, Span
+from polarvec_encoder.cuda.support import take_device
 
 COLUMNS = 4
 
@@ -18,7 +19,7 @@ class Device:
     """Notes what is asked of it, under the stream that is current; a graph replays what ran while it was captured."""
 
     def __init__(self):
-        self.log, self.stream, self.capturing = [], "default", None
+        self.log, self.stream, self.capturing, self.lost = [], "default", None, False
 
     def note(self, *words):
         self.log.append((self.stream, *words))
@@ -38,7 +39,9 @@ def device(monkeypatch):
             device.log.append((self.name, "waits for", event.name))
 
         def synchronize(self):
-            pass
+            device.note("host waits for", self.name)
+            if device.lost:
+                raise RuntimeError("the device is lost")
 
     class Event:
         def __init__(self, blocking=False):
@@ -58,8 +61,10 @@ def device(monkeypatch):
     @contextlib.contextmanager
     def current(stream):
         before, device.stream = device.stream, stream.name
-        yield
-        device.stream = before
+        try:
+            yield
+        finally:
+            device.stream = before
 
     @contextlib.contextmanager
     def capture(graph, pool, stream, capture_error_mode):
@@ -88,6 +93,7 @@ def device(monkeypatch):
         "graph": capture,
         "graph_pool_handle": lambda: "the pool",
         "current_stream": lambda where: Stream(),
+        "set_device": lambda where: device.note("current", str(where)),
         "empty_cache": lambda: None,
         "memory_reserved": lambda where: 100 + 10 * len(device.log),
     }
@@ -124,12 +130,14 @@ def test_a_pass_goes_in_through_the_graph_and_out_in_order(device):
     runner.start(runner.slots[1], 128, make_inputs(128, [7, 8, 9]), 3)
     runner.wait(runner.slots[1])
     assert device.log == [
+        ("default", "current", "cpu"),
         ("arriving", "records", "arrived 1"),
         ("computing", "waits for", "arrived 1"),
         ("computing", "replays", 128),
         ("computing", "records", "computed 1"),
         ("leaving", "waits for", "computed 1"),
         ("leaving", "records", "done 1"),
+        ("default", "current", "cpu"),
         ("default", "host waits for", "done 1"),
     ]
     np.testing.assert_array_equal(runner.slots[1].read(3), np.repeat([[7], [8], [9]], COLUMNS, axis=1))
@@ -141,6 +149,30 @@ def test_a_pass_above_the_largest_size_runs_without_a_graph(device):
     runner.start(runner.slots[0], 384, make_inputs(384, [5]), 1)
     assert ("computing", "computes", 384) in device.log
     assert runner.slots[0].read(1)[0, 0] == 5
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_pass_that_fails_half_queued_waits_for_its_first_half(device, monkeypatch, lost):
+    runner = make()
+
+    def full(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(cuda_runner, "run_pass", full)
+    device.log.clear()
+    device.lost = lost
+    with pytest.raises(RuntimeError, match="out of memory"):
+        runner.start(runner.slots[0], 384, make_inputs(384, [5]), 1)
+    assert device.log[-3:] == [("default", "host waits for", name) for name in ("arriving", "computing", "leaving")]
+
+
+@pytest.mark.parametrize(("asked", "taken"), [("cuda", "cuda:2"), ("cuda:1", "cuda:1"), ("cpu", "cpu")])
+def test_a_gpu_without_a_number_is_the_current_one(monkeypatch, asked, taken):
+    made_current = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: made_current.append(str(device)))
+    assert str(take_device(asked)) == taken
+    assert made_current == ([taken] if asked != "cpu" else [])
 
 
 def test_slots_do_not_share_memory(device):

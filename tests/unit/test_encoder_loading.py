@@ -140,6 +140,35 @@ def test_a_gpu_that_cannot_be_used_gets_a_sentence(folder, monkeypatch):
         build_engine(folder, read_architecture(folder), "cls", Choice("cuda", "bf16", ""), 1, device="cuda:0")
 
 
+OF_TRITON = type("PTXASError", (type("TritonError", (Exception,), {"__module__": "triton.errors"}),), {})
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (OF_TRITON("out of resource: shared memory\nand more"), "PTXASError: out of resource: shared memory$"),
+        (subprocess.CalledProcessError(1, ["gcc"]), "install gcc and the headers of Python"),
+    ],
+    ids=["kernel", "gcc"],
+)
+def test_a_kernel_that_cannot_be_built_gets_a_sentence(folder, monkeypatch, raised, sentence):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setitem(sys.modules, "polarvec_encoder.cuda.engine", SimpleNamespace(CudaEngine=fail))
+    with pytest.raises(EncoderError, match=f"could not start on cuda: .*{sentence}"):
+        build_engine(folder, read_architecture(folder), "cls", Choice("cuda", "bf16", ""), 1)
+
+
+def test_a_mistake_of_ours_keeps_its_class(folder, monkeypatch):
+    def fail(*_):
+        raise KeyError("ours")
+
+    monkeypatch.setitem(sys.modules, "polarvec_encoder.cuda.engine", SimpleNamespace(CudaEngine=fail))
+    with pytest.raises(KeyError):
+        build_engine(folder, read_architecture(folder), "cls", Choice("cuda", "bf16", ""), 1)
+
+
 @pytest.mark.parametrize(("precision", "least"), [("f32", 0.9999), ("int8", 0.99), ("fp8", 0.98)])
 def test_each_precision_has_its_own_tolerance(folder, golden, precision, least):
     engine = load(EncoderSettings.from_parameters(parameters(folder))).engine

@@ -11,7 +11,8 @@ from unit.worker_callers import TIMEOUT_S, Caller, in_thread, wait_until
 class RemoteEngine:
     """Starts a batch when it is called, and yields one text a group, each when the test allows it.
 
-    A text's vector is [first id, length]. A batch that holds the id 666 fails while it is iterated, 667 at its start.
+    A text's vector is [first id, length]. A batch that holds the id 666 fails while it is iterated, 667 at its
+    start; 668 makes the vectors of its batch NaN from there on.
     """
 
     dimensions = 2
@@ -45,7 +46,8 @@ class RemoteEngine:
                 assert self.gates[number].acquire(timeout=TIMEOUT_S)
                 if batch.token_ids[start] == 666:
                     raise RuntimeError("secret internals")
-                yield np.array([text]), np.array([[batch.token_ids[start], length]], np.float32)
+                vector = np.array([[batch.token_ids[start], length]], np.float32)
+                yield np.array([text]), vector * (np.nan if 668 in batch.token_ids[: start + 1] else 1)
         finally:
             with self.changed:
                 self.iterated.append(number)
@@ -243,18 +245,74 @@ def test_a_batch_that_fails_harms_no_other(engine, worker, caller, mark, where):
     worker.submit([caller.job("and after", [5] * 304)])
     worker.submit([caller.job("and once more", [6] * 305)])
     caller.wait(3)
-    failed = "the engine failed on this batch"
     assert caller.answers == {
         "before": [[1, 300]],
-        "done": [[2, 300]] if where == "waiting" else failed,
-        "bad": failed,
-        "last": failed,
+        "done": [[2, 300]],
+        "bad": "the engine failed on this batch",
+        "last": [[3, 302]],
         "after": [[4, 303]],
         "and after": [[5, 304]],
         "and once more": [[6, 305]],
     }
-    assert len(caller.log) == 1
-    assert "RuntimeError" in caller.log[0]
+    # Each runs once more at most, and what was answered before does not.
+    assert engine.batches.count([300]) == (1 if where == "waiting" else 2)
+    assert engine.batches.count([301]) == engine.batches.count([302]) == 1
+    assert engine.launching_threads.isdisjoint(engine.waiting_threads)
+    together = 2 if where == "waiting" else 3
+    assert f"failed on {together} packs, each runs alone now: RuntimeError" in caller.log[0]
+    assert "failed on 1 packs: RuntimeError" in caller.log[1]
+    assert len(caller.log) == 2
+
+
+def test_a_vector_that_is_not_finite_fails_its_pack_only(engine, worker, caller):
+    """In the same batch it may spoil the vectors of others."""
+    engine.release_all()
+    held = in_thread(
+        worker.submit, [caller.job("canary", [1] * 4), caller.job("bad", [668]), caller.job("spoiled", [3] * 6)]
+    )
+    caller.wait(3)
+    held.join(TIMEOUT_S)
+    assert caller.answers == {
+        "canary": [[1, 4]],
+        "bad": "the engine gave a vector that is not finite",
+        "spoiled": [[3, 6]],
+    }
+    assert engine.batches == [[4, 1, 6], [1], [6]]
+
+
+def test_small_packs_pass_between_those_that_run_alone(engine, worker, caller, fill):
+    fill()
+    worker.submit([caller.job(name, [mark] * 302) for name, mark in (("a", 3), ("bad", 667), ("b", 4))])
+    engine.release(0)
+    started(engine, 4)  # all three, which fail at their start, and a alone
+    held = in_thread(worker.submit, [caller.job("query", [5] * 4)])
+    wait_until(lambda: worker._waiting)
+    engine.release(1)
+    started(engine, 5)
+    engine.release_all()
+    caller.wait(6)
+    held.join(TIMEOUT_S)
+    assert engine.batches == [[300], [301], [302, 302, 302], [302], [4], [302], [302]]
+    assert caller.answers.pop("bad") == "the engine failed on this batch"
+    assert caller.answers == {
+        "first": [[1, 300]],
+        "second": [[2, 301]],
+        "a": [[3, 302]],
+        "query": [[5, 4]],
+        "b": [[4, 302]],
+    }
+
+
+@pytest.mark.parametrize("mark", [666, 667])
+def test_closing_waits_for_packs_that_run_alone(engine, worker, caller, fill, mark):
+    fill()
+    worker.submit([caller.job(name, [number] * 302) for name, number in (("bad", mark), ("good", 3))])
+    closing = in_thread(worker.close)
+    engine.release_all()
+    closing.join(TIMEOUT_S)
+    assert not closing.is_alive()
+    assert caller.answers["bad"] == "the engine failed on this batch"
+    assert caller.answers["good"] == [[3, 302]]
 
 
 def test_an_answer_that_cannot_be_sent_harms_no_other(engine, worker, caller):

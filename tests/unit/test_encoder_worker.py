@@ -240,6 +240,28 @@ def test_closing_drains_what_waits_and_refuses_what_comes_later(caller, start):
     assert caller.answers["late"] == "the encoder is shutting down"
 
 
+def test_a_vector_that_is_not_finite_fails_its_pack_only(caller, start):
+    """A neighbour that it spoiled runs again, by itself."""
+
+    class Spoiling(StepEngine):
+        def encode(self, batch):
+            for texts, vectors in super().encode(batch):
+                yield texts, vectors * (np.inf if 668 in batch.token_ids else 1)
+
+    engine = Spoiling()
+    worker = start(engine)
+    worker.submit([caller.job("bad", [668] * 300, [1]), caller.job("spoiled", [3] * 302)])
+    caller.wait(2)
+    worker.submit([caller.job("next", [4] * 303)])
+    caller.wait(1)
+    not_finite = "the engine gave a vector that is not finite"
+    assert caller.answers == {"bad": not_finite, "spoiled": [[3, 302]], "next": [[4, 303]]}
+    assert engine.batches == [[300, 1, 302], [300, 1], [302], [303]]
+    assert "each runs alone now" in caller.log[0]
+    assert not_finite in caller.log[1]
+    assert len(caller.log) == 2
+
+
 def test_a_text_without_a_vector_is_an_error(caller, start):
     class Forgetful(StepEngine):
         def encode(self, batch):

@@ -15,6 +15,7 @@ from polarvec_encoder.errors import EncoderError
 _SMALL_TOKENS = 256
 
 _ENGINE_FAILED = "the engine failed on this batch"
+_NOT_FINITE = "the engine gave a vector that is not finite"
 CLOSED = "the encoder is shutting down"
 
 
@@ -67,14 +68,23 @@ class JoinedJobs:
         return not self._left.any()
 
     def answer(self, places: Sequence[int]) -> None:
-        """Answer these jobs."""
+        """Answer these jobs, but for those with a vector that is not finite.
+
+        Such a job stays open if it ran with others, for theirs may have spoiled it, and fails if it ran alone.
+        """
         for place in places:
             job = self._jobs[place]
+            vectors = self._vectors[self._ends[place] - self._counts[place] : self._ends[place]]
             if job.ended:
+                continue
+            if not np.isfinite(vectors).all():
+                if len(self._jobs) == 1:
+                    self._log(f"a pack failed alone: {_NOT_FINITE}")
+                    fail_jobs([job], _NOT_FINITE, self._log)
                 continue
             job.ended = True
             try:
-                job.answer(self._vectors[self._ends[place] - self._counts[place] : self._ends[place]])
+                job.answer(vectors)
             except Exception as error:
                 # The request may be gone on Triton's side; the others of the batch are not.
                 self._log(f"an answer could not be sent: {type(error).__name__}: {error}")
@@ -85,10 +95,21 @@ class JoinedJobs:
             raise EncoderError(f"the engine gave no vector for {int(self._left.sum())} texts")
 
 
-def fail_batch(jobs: Sequence[Job], error: Exception, log: Callable[[str], None]) -> None:
-    """End the jobs of a batch that the engine failed on; the error's text may hold internals and stays in the log."""
-    log(f"engine failed on {len(jobs)} packs: {type(error).__name__}: {error}")
-    fail_jobs(jobs, _ENGINE_FAILED, log)
+def left_to_run_alone(jobs: Sequence[Job], error: Exception | None, log: Callable[[str], None]) -> Sequence[Job]:
+    """Pick the jobs of a batch that did not end; each shall run again by itself, which none does twice.
+
+    One pack may have caused it, and the others shall not pay for having come along. A single one that is left after an
+    error fails here. The error's text may hold internals and stays in the log.
+    """
+    left = [job for job in jobs if not job.ended]
+    reason = f"{type(error).__name__}: {error}" if error is not None else _NOT_FINITE
+    if error is not None and len(left) == 1:
+        log(f"engine failed on 1 packs: {reason}")
+        fail_jobs(left, _ENGINE_FAILED, log)
+        return []
+    if left:
+        log(f"engine failed on {len(left)} packs, each runs alone now: {reason}")
+    return left
 
 
 def fail_jobs(jobs: Sequence[Job], text: str, log: Callable[[str], None]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +158,19 @@ def _cuda_engine(folder: Path, architecture: Architecture, pooling: Pooling, cho
 
     try:
         return CudaEngine(folder, architecture, pooling, choice.precision, choice.gelu, device)
-    except RuntimeError as error:
-        # What torch raises for a GPU without room, or one that is gone; its first line says which.
+    except subprocess.CalledProcessError as error:
+        raise EncoderError(
+            f"The engine cuda could not start on {device}: the C compiler of the Triton language failed (exit code "
+            f"{error.returncode}): install gcc and the headers of Python (python3-dev)."
+        ) from error
+    except Exception as error:
+        # torch raises RuntimeError for a GPU without room or one that is gone; its first line says which. The Triton
+        # language has a tree of its own, which is known by its package, for there may be none of it here.
+        of_triton = any(kind.__module__.partition(".")[0] == "triton" for kind in type(error).__mro__)
+        if not of_triton and not isinstance(error, RuntimeError):
+            raise
         reason = str(error).strip().split("\n", 1)[0]
+        reason = f"{type(error).__name__}: {reason}" if of_triton else reason
         raise EncoderError(f"The engine cuda could not start on {device}: {reason}") from error
 
 
@@ -181,7 +192,10 @@ def _warm_up(engine: Engine, max_tokens: int) -> None:
         counts = np.minimum(np.array(lengths, np.int32), max_tokens)
         vectors = encode_all(engine, PackedBatch(np.zeros(int(counts.sum()), np.int32), counts))
         if not np.isfinite(vectors).all():
-            raise SelfTestFailed("The model's vectors are not finite: its weights are damaged, fetch it again.")
+            raise SelfTestFailed(
+                "The model's vectors are not finite: its weights are damaged, fetch it again, or too large for the "
+                "precision, choose bf16 or f32."
+            )
     engine.settle()
 
 

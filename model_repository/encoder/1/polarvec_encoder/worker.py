@@ -12,13 +12,14 @@ from __future__ import annotations
 import queue
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from polarvec_encoder.engine import Engine
-from polarvec_encoder.job import CLOSED, Job, JoinedJobs, fail_batch, fail_jobs
+from polarvec_encoder.job import CLOSED, Job, JoinedJobs, fail_jobs, left_to_run_alone
 
 _Groups = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
@@ -68,10 +69,6 @@ class Worker(ABC):
     def _run(self) -> None:
         """Take and run what is handed over until the worker is closed."""
 
-    def _await_batch(self) -> None:
-        """Wait until something waits or the worker closes; the lock is held."""
-        self._changed.wait_for(lambda: self._waiting or self._closing)
-
     def _take_small(self) -> list[Job]:
         """Take the small packs among those that wait."""
         with self._changed:
@@ -104,7 +101,7 @@ class SerialWorker(Worker):
     def _take(self) -> list[Job]:
         """Wait for a batch; an empty one means the end."""
         with self._changed:
-            self._await_batch()
+            self._changed.wait_for(lambda: self._waiting or self._closing)
             return self._take_all()
 
     def _overtake(self) -> None:
@@ -115,6 +112,7 @@ class SerialWorker(Worker):
         """Run some packs as one batch and answer each as soon as its texts are done."""
         if not jobs:
             return
+        error: Exception | None = None
         try:
             joined = JoinedJobs(jobs, self._engine.dimensions, self._log)
             for texts, values in self._engine.encode(joined.batch):
@@ -122,31 +120,29 @@ class SerialWorker(Worker):
                 if between_groups is not None:
                     between_groups()
             joined.check_complete()
-        except Exception as error:
+        except Exception as caught:
             # Whatever an engine throws, the thread must live on.
-            left = [job for job in jobs if not job.ended]
-            if len(left) == 1:
-                fail_batch(left, error, self._log)
-                return
-            # One pack may have caused it; the others shall not pay for having come along.
-            self._log(f"engine failed on {len(left)} packs, each runs alone now: {type(error).__name__}: {error}")
-            for job in left:
-                self._encode([job])
+            error = caught
+        for job in left_to_run_alone(jobs, error, self._log):
+            self._encode([job])
 
 
 class OverlappingWorker(Worker):
     """For an engine that computes elsewhere: one thread starts batches, another waits for them and sends answers.
 
     At most `batches_in_flight` are started. Small packs are started before the rest of what waits, but not twice in a
-    row, or those that keep coming would leave the rest waiting for ever.
+    row, or those that keep coming would leave the rest waiting for ever. What a batch left unanswered comes back to be
+    started pack by pack.
     """
 
-    # Two passes of a GPU.
+    # Four passes of a GPU, or four packs of the gateway's.
     _room_tokens = 32768
 
     def __init__(self, engine: Engine, log: Callable[[str], None]) -> None:
         self._free = threading.Semaphore(engine.batches_in_flight)
         self._took_small = False
+        self._alone: deque[Job] = deque()
+        self._under_way = 0
         self._started: queue.SimpleQueue[tuple[Sequence[Job], JoinedJobs, _Groups] | None] = queue.SimpleQueue()
         self._finisher = threading.Thread(target=self._finish_all, name="encoder answers", daemon=True)
         self._finisher.start()
@@ -168,12 +164,17 @@ class OverlappingWorker(Worker):
             self._start(jobs)
 
     def _take(self) -> list[Job]:
-        """Wait for a batch and take its small packs, or all of it after small ones; an empty one means the end."""
+        """Wait for a batch and take its small packs, or after small ones the rest; an empty one means the end.
+
+        The end waits for what is under way, for that may come back.
+        """
         with self._changed:
-            self._await_batch()
+            self._changed.wait_for(lambda: self._waiting or self._alone or (self._closing and not self._under_way))
             small = [] if self._took_small else self._take_small()
             self._took_small = bool(small)
-            return small or self._take_all()
+            jobs = small or ([self._alone.popleft()] if self._alone else self._take_all())
+            self._under_way += bool(jobs)
+            return jobs
 
     def _start(self, jobs: Sequence[Job]) -> None:
         try:
@@ -181,7 +182,7 @@ class OverlappingWorker(Worker):
             groups = self._engine.encode(joined.batch)
         except Exception as error:
             self._free.release()
-            fail_batch(jobs, error, self._log)
+            self._settle(jobs, error)
         else:
             self._started.put((jobs, joined, groups))
 
@@ -206,8 +207,15 @@ class OverlappingWorker(Worker):
         # Sending costs 0.1 ms a pack and more; the GPU shall have its next batch meanwhile.
         self._free.release()
         joined.answer(last)
-        if error is not None:
-            fail_batch(jobs, error, self._log)
+        self._settle(jobs, error)
+
+    def _settle(self, jobs: Sequence[Job], error: Exception | None) -> None:
+        """Put back what a batch left unanswered."""
+        left = left_to_run_alone(jobs, error, self._log)
+        with self._changed:
+            self._alone += left
+            self._under_way -= 1
+            self._changed.notify_all()
 
 
 def make_worker(engine: Engine, log: Callable[[str], None]) -> Worker:

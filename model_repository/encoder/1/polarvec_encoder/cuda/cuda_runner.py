@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,23 @@ class CudaRunner:
     @torch.inference_mode()
     def start(self, slot: Slot, tokens: int, inputs: NDArray[np.int32], texts: int) -> None:
         """Queue a pass: copy in, compute, copy out."""
+        # A thread begins with the first GPU as its current one.
+        torch.cuda.set_device(self._device)
+        try:
+            self._queue(slot, tokens, inputs, texts)
+        except BaseException:
+            # The slot is free again after this, and what was queued still reads and writes its buffers.
+            for stream in (self._arriving, self._computing, self._leaving):
+                with contextlib.suppress(RuntimeError):
+                    stream.synchronize()
+            raise
+
+    def wait(self, slot: Slot) -> None:
+        """Wait for the copy back."""
+        torch.cuda.set_device(self._device)
+        self._events[self._places[id(slot)]].done.synchronize()
+
+    def _queue(self, slot: Slot, tokens: int, inputs: NDArray[np.int32], texts: int) -> None:
         place = self._places[id(slot)]
         events = self._events[place]
         slot.write(inputs)
@@ -79,7 +97,3 @@ class CudaRunner:
             self._leaving.wait_event(events.computed)
             slot.host_vectors[:texts].copy_(slot.vectors[:texts], non_blocking=True)
             events.done.record(self._leaving)
-
-    def wait(self, slot: Slot) -> None:
-        """Wait for the copy back."""
-        self._events[self._places[id(slot)]].done.synchronize()

@@ -18,10 +18,9 @@ from polarvec_encoder.cuda.operators import Gelu, Operators
 from polarvec_encoder.cuda.passes import pass_sizes, plan_passes, round_up
 from polarvec_encoder.cuda.pipeline import Pass, Pipeline
 from polarvec_encoder.cuda.runner import CpuRunner, Runner
-from polarvec_encoder.cuda.support import check_support
+from polarvec_encoder.cuda.support import check_support, take_device
 from polarvec_encoder.cuda.tuning import Tuning
 from polarvec_encoder.cuda.weights import DeviceWeights, load_weights
-from polarvec_encoder.errors import EncoderError
 from polarvec_encoder.weights import open_weights
 
 
@@ -46,7 +45,7 @@ class CudaEngine:
             pooling: How token vectors become one.
             precision: "f32", "bf16", "fp16" or "fp8".
             gelu: "erf" is exact; "tanh" comes free with the matrix product.
-            device: "cuda", or "cpu" for the same forward pass on reference operators.
+            device: "cuda" for the current GPU, "cuda:1", or "cpu" for the same forward pass on reference operators.
             tuning: Block shapes and budgets; None takes the defaults.
 
         Raises:
@@ -56,7 +55,7 @@ class CudaEngine:
         tuning = tuning or Tuning()
         check_support(architecture, precision, gelu, device)
         self._architecture, self._pooling, self._precision, self._gelu = architecture, pooling, precision, gelu
-        self._device = torch.device(device)
+        self._device = take_device(device)
         self._stored = open_weights(folder, architecture)
         with torch.inference_mode():
             self._weights = load_weights(self._stored, architecture, precision, self._device)
@@ -89,11 +88,7 @@ class CudaEngine:
         )
 
     def encode(self, batch: PackedBatch) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Start a batch; iterating, on this or another thread, waits for it. See `engine.Engine`.
-
-        Raises:
-            EncoderError: While iterating: a vector is not finite; nothing more of this batch follows.
-        """
+        """Start a batch; iterating, on this or another thread, waits for it. See `engine.Engine`."""
         architecture = self._architecture
         position_ids, last = positions(batch, architecture), self._pooling == "last_token"
         passes = [
@@ -143,8 +138,6 @@ class _Answers:
         one = self._left.popleft()
         try:
             vectors = self._pipeline.vectors_of(one)
-            if not np.isfinite(vectors).all():
-                raise EncoderError("The model gave a vector that is not finite: choose precision bf16 or f32.")
         except BaseException:
             self.close()
             raise

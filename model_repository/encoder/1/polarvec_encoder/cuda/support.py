@@ -42,6 +42,20 @@ def check_support(architecture: Architecture, precision: str, gelu: str, device:
         )
 
 
+def take_device(device: str) -> torch.device:
+    """Resolve a bare "cuda" to a GPU of a number, and make that GPU the calling thread's current one.
+
+    Buffers that no call names a device for, pinned memory and the start of a capture go to the current GPU.
+    """
+    taken = torch.device(device)
+    if taken.type != "cuda":
+        return taken
+    if taken.index is None:
+        taken = torch.device("cuda", torch.cuda.current_device())
+    torch.cuda.set_device(taken)
+    return taken
+
+
 def _check_device(precision: str, device: str) -> None:
     if not torch.cuda.is_available():
         raise ChoiceRefused(

@@ -33,7 +33,8 @@ def gelu_kernel(
     place = row * COLUMNS + column
     x = tl.load(values + place, inside, 0.0).to(tl.float32) + tl.load(bias + column, inside, 0.0)
     if TANH:
-        exact = x * tl.sigmoid(_TWO_SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))
+        # Constant on the right: on the left, the interpreter of Triton 3.7.1 makes the product a constant too.
+        exact = x * tl.sigmoid((x + 0.044715 * x * x * x) * _TWO_SQRT_2_OVER_PI)
     else:
         exact = 0.5 * x * (1.0 + tl.erf(x * _SQRT_HALF))
     store_row(exact, row, column, values, quantized, scales, COLUMNS, not QUANTIZE, QUANTIZE)

@@ -81,8 +81,12 @@ def attend(qkv: Tensor, starts: Tensor, ends: Tensor, heads: int, tuning: Tuning
     exact = qkv.dtype == torch.float32
     # Exact float32 products run outside the tensor cores, and larger blocks would not fit into registers.
     rows, keys = (32, 32) if exact else (tuning.attention_rows, tuning.attention_keys)
-    # Four warps spill at 128 columns a head (136 bytes a thread), eight do not.
-    warps = tuning.attention_warps if columns // heads <= 64 else 8
+    # At 128 columns a head four warps spill (136 bytes a thread) and three stages take 128 KiB of shared memory, of
+    # which an L4 or A10 has 99 KiB for one program.
+    narrow = columns // heads <= 64
+    warps, stages = (
+        (tuning.attention_warps, tuning.attention_stages) if narrow else (8, min(tuning.attention_stages, 2))
+    )
     out = qkv.new_empty((tokens, columns))
     attend_kernel[(tokens // rows, heads)](
         qkv,
@@ -95,6 +99,6 @@ def attend(qkv: Tensor, starts: Tensor, ends: Tensor, heads: int, tuning: Tuning
         KEYS=keys,
         DOT="ieee" if exact else "tf32",
         num_warps=4 if exact else warps,
-        num_stages=1 if exact else tuning.attention_stages,
+        num_stages=1 if exact else stages,
     )
     return out
