@@ -28,7 +28,7 @@ def markdown(results: Results, dry: bool) -> str:
             f"| {length:,} | {_number(ours.get('tokens_per_s'))} | {_number(ours.get('texts_per_s'))} | {share} "
             f"| {_number(theirs.get('encode_tokens_per_s'))} | {ratio} | {_number(server.get('tokens_per_s'))} |"
         )
-    lines += ["", *_accuracy(results), "", *_bars(engine, served, results), "", *_failures(results)]
+    lines += ["", *_accuracy(results), "", *_bars(engine, served, results, dry), "", *_failures(results)]
     return "\n".join(lines)
 
 
@@ -75,7 +75,7 @@ def _accuracy(results: Results) -> list[str]:
     return lines if rows else [f"Accuracy: {_NOT}."]
 
 
-def _bars(engine: Mapping[int, Any], served: Mapping[int, Any], results: Results) -> list[str]:
+def _bars(engine: Mapping[int, Any], served: Mapping[int, Any], results: Results, dry: bool) -> list[str]:
     latency = results.get("throughput", {}).get("latency_ms", {})
     query = results.get("served", {}).get("query_ms", {})
     short = latency.get(16, latency.get("16", {}))
@@ -92,8 +92,9 @@ def _bars(engine: Mapping[int, Any], served: Mapping[int, Any], results: Results
     for name, found, wanted, more in bars:
         sign = "at least" if more else "under"
         passed = None if found is None else (found >= wanted if more else found < wanted)
+        verdict = "dry run" if dry and found is not None else _verdict(passed)
         shown = _NOT if found is None else (f"{found:,.0f}" if found > 100 else f"{found:.2f}")
-        lines.append(f"| {name} | {sign} {wanted:,} | {shown} | {_verdict(passed)} |")
+        lines.append(f"| {name} | {sign} {wanted:,} | {shown} | {verdict} |")
     for part, entry in (("kernels", results.get("kernels", {}).get("pass")), *_checks(results)):
         lines.append(f"| {part} | within tolerance | | {_verdict(entry)} |")
     return lines

@@ -85,6 +85,9 @@ def main() -> None:
     parser.add_argument("--lock", type=Path, help="a file to lock while measuring, on a shared machine")
     arguments = parser.parse_args()
     wanted = [part for part in arguments.peers.split(",") if part]
+    for part in wanted:
+        if not any(_names(part, row) for row in ROWS):
+            sys.exit(f"There is no row {part!r} here; there are {', '.join(row.name for row in ROWS)}.")
     rows = [row for row in ROWS if not wanted or any(_names(part, row) for part in wanted)]
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in arguments.models.split(","):

@@ -20,7 +20,7 @@ from texts import Work
 MIN_COSINE = 0.99
 _MAX_OTHERS, _TRIES = 0.05, 3
 # A peer stays loaded between its turns while the machine has so much memory left.
-_FREE_BYTES = 8 << 30
+_FREE_BYTES = 10 << 30
 
 
 @dataclass(frozen=True, slots=True)
