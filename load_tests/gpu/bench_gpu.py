@@ -87,8 +87,12 @@ def _run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     for name in arguments.parts:
         left = arguments.budget_s - (time.monotonic() - started)
         print(f"\n== {name} ({time.monotonic() - started:.0f} s so far)", flush=True)
-        reason = "no time was left" if left < 5 else _run_part(name, arguments, min(PARTS[name], left))
         path = arguments.work / f"{name}.json"
+        if left < 5:
+            path.write_text(json.dumps({"left_out": "no time was left"}) + "\n", encoding="utf-8")
+            _keep(arguments)
+            continue
+        reason = _run_part(name, arguments, min(PARTS[name], left))
         if reason and not path.is_file():
             print(f"  {name} did not end well: {reason}", flush=True)
             path.write_text(json.dumps({"failed": reason}) + "\n", encoding="utf-8")

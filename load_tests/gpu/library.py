@@ -13,8 +13,10 @@ from scale import Scale
 
 def run(scale: Scale, earlier: dict[str, Any]) -> dict[str, Any]:
     """Its `encode` with texts of one length, and its forward pass alone, which has nothing to pad then."""
-    from sentence_transformers import SentenceTransformer
-
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ModuleNotFoundError as error:
+        return {"left_out": f"the package {error.name} is not installed"}
     dtype = torch.float32 if scale.dry else torch.bfloat16
     model = SentenceTransformer(
         str(scale.folder), device=scale.device, local_files_only=True, model_kwargs={"dtype": dtype}

@@ -111,4 +111,10 @@ def _verdict(passed: bool | None) -> str:
 
 
 def _failures(results: Results) -> list[str]:
-    return [f"Part {name} failed: {part['failed']}" for name, part in results.items() if "failed" in part]
+    said = {"failed": "failed", "left_out": "was left out"}
+    return [
+        f"Part {name} {words}: {part[key]}."
+        for key, words in said.items()
+        for name, part in results.items()
+        if key in part
+    ]
