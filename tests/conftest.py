@@ -45,12 +45,15 @@ def faq() -> list[dict[str, str]]:
         return [json.loads(line) for line in lines]
 
 
+def running(process: ServerProcess) -> Iterator[ServerProcess]:
+    yield process.wait_ready()
+    process.stop()
+
+
 @pytest.fixture(scope="session")
 def server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
     """The default model in float32, two workers, for tests that leave it as they found it."""
-    process = ServerProcess("e5-small", cache, precision="f32", workers=2).wait_ready()
-    yield process
-    process.stop()
+    yield from running(ServerProcess("e5-small", cache, precision="f32", workers=2))
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +61,7 @@ def bf16_server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
     """The default model in bfloat16."""
     if not read_hardware().bf16:
         pytest.skip("this CPU has neither AMX nor AVX512_BF16, and the server refuses bf16 without them")
-    process = ServerProcess("e5-small", cache, precision="bf16", workers=1).wait_ready()
-    yield process
-    process.stop()
+    yield from running(ServerProcess("e5-small", cache, precision="bf16", workers=1))
 
 
 @pytest.fixture(scope="session")
@@ -68,17 +69,13 @@ def int8_server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
     """The default model in int8."""
     if not read_hardware().int8:
         pytest.skip("this CPU has neither AVX512_VNNI, AVX_VNNI nor AMX_INT8, and the server refuses int8 without them")
-    process = ServerProcess("e5-small", cache, precision="int8", workers=1).wait_ready()
-    yield process
-    process.stop()
+    yield from running(ServerProcess("e5-small", cache, precision="int8", workers=1))
 
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_model: str, cache: Path) -> Iterator[ServerProcess]:
     """A random tiny model in float32, one worker."""
-    process = ServerProcess(tiny_model, cache, precision="f32", workers=1).wait_ready()
-    yield process
-    process.stop()
+    yield from running(ServerProcess(tiny_model, cache, precision="f32", workers=1))
 
 
 @pytest.fixture

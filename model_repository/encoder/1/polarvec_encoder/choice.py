@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from polarvec_encoder.errors import ChoiceRefused
-from polarvec_encoder.gpu import GpuFinding, find_gpus
+from polarvec_encoder.gpu import LEAST_CAPABILITY, GpuFinding, find_gpus
 from polarvec_encoder.hardware import Hardware
 
 PRECISIONS = ("f32", "bf16", "fp16", "int8", "fp8")
@@ -20,7 +20,6 @@ _ENGINE_PRECISIONS = {
 }
 # What each engine imports; `gpu` looks after those of cuda.
 _PACKAGES = {"openvino": ("openvino",), "torch": ("torch", "transformers"), "cuda": ()}
-_FP8_CAPABILITY = (8, 9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +126,8 @@ def _engine(engine: str, precision: str, look_for_gpus: Callable[[], GpuFinding]
 
 def _check_precision(precision: str, hardware: Hardware, finding: GpuFinding | None) -> None:
     if finding:
-        if precision == "fp8" and finding.capability < _FP8_CAPABILITY:
-            raise ChoiceRefused(f"This GPU ({finding}) cannot compute in fp8: choose precision bf16.")
+        if finding.capability < LEAST_CAPABILITY[precision]:
+            raise ChoiceRefused(f"This GPU ({finding}) cannot compute in {precision}: choose precision bf16.")
     elif precision == "bf16" and not hardware.bf16:
         # OpenVINO would run in f32 without a word, and the fingerprint would name the wrong embedding space.
         raise ChoiceRefused(

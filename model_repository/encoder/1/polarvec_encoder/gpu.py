@@ -20,8 +20,9 @@ from typing import Any
 # The driver's API, https://docs.nvidia.com/cuda/cuda-driver-api: attributes of a device, and a status.
 _MAJOR, _MINOR = 75, 76
 _NO_DEVICE = 100
-# bfloat16 on tensor cores begins with 8.0 (Ampere), fp8 with 8.9 (Ada, Hopper).
-_OLDEST = (8, 0)
+# Compute capability from which each format has tensor cores: bfloat16 begins with Ampere, fp8 with Ada.
+LEAST_CAPABILITY = {"f32": (8, 0), "bf16": (8, 0), "fp16": (8, 0), "fp8": (8, 9)}
+_OLDEST = min(LEAST_CAPABILITY.values())
 
 
 @dataclass(frozen=True, slots=True)

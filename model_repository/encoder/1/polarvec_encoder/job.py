@@ -12,7 +12,7 @@ from polarvec_encoder.batch import PackedBatch
 from polarvec_encoder.errors import EncoderError
 
 # A pack of so few tokens costs the others little when it overtakes them, and its caller is likely to be a person.
-_SMALL_TOKENS = 256
+SMALL_TOKENS = 256
 
 _ENGINE_FAILED = "the engine failed on this batch"
 _NOT_FINITE = "the engine gave a vector that is not finite"
@@ -33,7 +33,7 @@ class Job:
     @property
     def small(self) -> bool:
         """True for packs that may overtake others."""
-        return self.pack.token_ids.size <= _SMALL_TOKENS
+        return self.pack.token_ids.size <= SMALL_TOKENS
 
 
 class JoinedJobs:

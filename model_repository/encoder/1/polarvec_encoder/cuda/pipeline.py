@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from polarvec_encoder.cuda.runner import Runner
 from polarvec_encoder.cuda.slots import Slot
-
-# A pass of so few tokens goes before larger ones that have not started: its caller is likely to be a person.
-_SMALL_TOKENS = 256
+from polarvec_encoder.job import SMALL_TOKENS
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +44,7 @@ class Pipeline:
         """Queue passes and start what can be started; returns without waiting for any."""
         with self._lock:
             for one in passes:
-                (self._small if one.tokens <= _SMALL_TOKENS else self._waiting).append(one)
+                (self._small if one.tokens <= SMALL_TOKENS else self._waiting).append(one)
             self._start()
 
     def vectors_of(self, one: Pass) -> NDArray[np.float32]:

@@ -7,10 +7,9 @@ import torch
 from polarvec_encoder.architecture import Architecture
 from polarvec_encoder.cuda.weights import FORMATS
 from polarvec_encoder.errors import ChoiceRefused, ModelRefused
+from polarvec_encoder.gpu import LEAST_CAPABILITY
 
 _HEAD_DIMENSIONS = (16, 32, 64, 128)
-# Compute capability from which bfloat16 (Ampere) and float8 (Ada) matrix products exist.
-_LEAST_CAPABILITY = {"f32": (8, 0), "bf16": (8, 0), "fp16": (8, 0), "fp8": (8, 9)}
 # float8 products take multiples of 16 only, others are slow without 16-byte rows.
 _MULTIPLE = {"f32": 8, "bf16": 8, "fp16": 8, "fp8": 16}
 
@@ -63,8 +62,8 @@ def _check_device(precision: str, device: str) -> None:
             "openvino."
         )
     capability = torch.cuda.get_device_capability(device)
-    if capability < _LEAST_CAPABILITY[precision]:
+    if capability < LEAST_CAPABILITY[precision]:
         raise ChoiceRefused(
             f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and "
-            f"{precision} needs {'.'.join(map(str, _LEAST_CAPABILITY[precision]))}: choose another precision or engine."
+            f"{precision} needs {'.'.join(map(str, LEAST_CAPABILITY[precision]))}: choose another precision or engine."
         )

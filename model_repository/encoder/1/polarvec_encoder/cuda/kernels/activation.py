@@ -6,8 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from polarvec_encoder.cuda.kernels.embedding import empty_rows
-from polarvec_encoder.cuda.kernels.rows import store_row
+from polarvec_encoder.cuda.kernels.rows import empty_rows, store_row
 from polarvec_encoder.cuda.operators import Gelu, Rows
 
 _SQRT_HALF = tl.constexpr(0.7071067811865476)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from polarvec_encoder.cuda.kernels.rows import layer_norm, store_row
-from polarvec_encoder.cuda.operators import FP8, Norm, Rows
+from polarvec_encoder.cuda.kernels.rows import empty_rows, layer_norm, store_row
+from polarvec_encoder.cuda.operators import Norm, Rows
 
 
 @triton.jit
@@ -62,11 +61,3 @@ def embed(
         num_warps=warps,
     )
     return rows
-
-
-def empty_rows(like: Tensor, shape: tuple[int, int], dtype: torch.dtype, quantize: bool) -> Rows:
-    """Make the output of a kernel that writes rows."""
-    values = like.new_empty(shape, dtype=dtype)
-    if not quantize:
-        return Rows(values)
-    return Rows(values, like.new_empty(shape, dtype=FP8), like.new_empty(shape[:1], dtype=torch.float32))

@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from polarvec_encoder.cuda.kernels.embedding import empty_rows
-from polarvec_encoder.cuda.kernels.rows import layer_norm, store_row
+from polarvec_encoder.cuda.kernels.rows import empty_rows, layer_norm, store_row
 from polarvec_encoder.cuda.operators import Norm, Rows
 
 

@@ -1,11 +1,13 @@
-"""What several kernels do with one row that lies in registers as float32: normalize it, and write it."""
+"""What several kernels do with one row held in registers as float32: normalize it, write it, make its place."""
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
-from polarvec_encoder.cuda.operators import FP8_MAX, LEAST_AMAX
+from polarvec_encoder.cuda.operators import FP8, FP8_MAX, LEAST_AMAX, Rows
 
 _FP8_MAX = tl.constexpr(FP8_MAX)
 _LEAST_AMAX = tl.constexpr(LEAST_AMAX)
@@ -44,3 +46,11 @@ def store_row(
         tl.store(scales + row, scale)
         # The conversion saturates, so a quotient that rounding lifts above the largest number stays it.
         tl.store(quantized + row * COLUMNS + column, (exact / scale).to(quantized.dtype.element_ty), inside)
+
+
+def empty_rows(like: Tensor, shape: tuple[int, int], dtype: torch.dtype, quantize: bool) -> Rows:
+    """Make the output of a kernel that writes rows."""
+    values = like.new_empty(shape, dtype=dtype)
+    if not quantize:
+        return Rows(values)
+    return Rows(values, like.new_empty(shape, dtype=FP8), like.new_empty(shape[:1], dtype=torch.float32))
