@@ -4,15 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL ?=
+PLAYGROUND ?=
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: help serve test lint format bench bench-gpu bench-peers parity load proto proto-check lock clean
+.PHONY: help serve test lint format bench bench-clients bench-gpu bench-peers parity load proto proto-check lock clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-serve: $(VENV)/.serve  ## Serves the default model, or MODEL=<hub name or folder>, until Ctrl-C
-	@$(BIN)/polarvec-server serve $(if $(MODEL),'$(MODEL)')
+serve: $(VENV)/.serve  ## Serves the default model, or MODEL=<hub name or folder>, until Ctrl-C (PLAYGROUND=1: with a page)
+	@$(BIN)/polarvec-server serve $(if $(MODEL),'$(MODEL)') $(if $(PLAYGROUND),--playground)
 
 test: $(VENV)/.dev  ## Runs all tests, against a real tritonserver
 	$(BIN)/python -m pytest $(ARGS)
@@ -34,6 +35,9 @@ bench: $(VENV)/.dev  ## Prints tokens/s and latencies of the server beside the e
 
 bench-gpu: $(VENV)/.dev  ## Measures and checks the GPU engine in one visit to a GPU (ARGS=--dry-run: on the CPU)
 	$(BIN)/python load_tests/gpu/bench_gpu.py $(ARGS)
+
+bench-clients: $(VENV)/.dev  ## Compares the SDK with the openai package and tritonclient, against an encoder that costs nothing
+	$(BIN)/python load_tests/clients/compare.py $(ARGS)
 
 bench-peers: $(VENV)/.dev  ## Compares the server with other people's software (installs it under .peers/)
 	$(BIN)/python load_tests/peers/compare.py $(ARGS)
