@@ -1,6 +1,6 @@
-"""Generates polarvec_proto/ from polarvec/v1/*.proto, or checks that the committed code is what would be generated.
+"""Generates the code of every .proto below proto/, or checks that the committed code is what would be generated.
 
-The virtual path `polarvec_proto/v1` makes protoc write imports that fit the package, without editing its output.
+Virtual paths make protoc write imports that fit the packages, without editing its output.
 """
 
 import argparse
@@ -12,20 +12,39 @@ from pathlib import Path
 import google.rpc
 from grpc_tools import protoc
 
+# Where the protos of an API lie, the Python package that their code becomes, and the folder which that package is in.
+APIS = (
+    ("proto/polarvec/v1", "polarvec_proto/v1", "proto"),
+    ("proto/tei/v1", "polarvec_server/tei_proto", "server"),
+)
 
-def generate(proto: Path, target: Path) -> None:
-    """Writes the generated files of `proto`/polarvec/v1 below `target`."""
+
+def generate(source: Path, package: str, target: Path) -> None:
+    """Writes the code of the .proto files in `source` as `package` below `target`."""
     includes = Path(next(iter(google.rpc.__path__))).parent.parent
     arguments = [
         "protoc",
-        f"-Ipolarvec_proto/v1={proto / 'polarvec' / 'v1'}",
+        f"-I{package}={source}",
         f"-I{includes}",
         f"-I{Path(protoc.__file__).parent / '_proto'}",
         *(f"--{plugin}_out={target}" for plugin in ("python", "pyi", "grpc_python")),
-        *(f"polarvec_proto/v1/{file.name}" for file in sorted((proto / "polarvec" / "v1").glob("*.proto"))),
+        *(f"{package}/{file.name}" for file in sorted(source.glob("*.proto"))),
     ]
     if protoc.main(arguments):
         sys.exit("protoc failed")
+
+
+def find_stale(root: Path) -> list[str]:
+    """Returns the committed files that are not what the protos give."""
+    stale = []
+    for source, package, folder in APIS:
+        with tempfile.TemporaryDirectory() as scratch:
+            generate(root / source, package, Path(scratch))
+            for file in sorted((Path(scratch) / package).iterdir()):
+                committed = root / folder / package / file.name
+                if not committed.exists() or not filecmp.cmp(file, committed, shallow=False):
+                    stale.append(f"{package}/{file.name}")
+    return stale
 
 
 def main() -> None:
@@ -34,18 +53,11 @@ def main() -> None:
     parser.add_argument("proto", type=Path, help="the folder proto/")
     parser.add_argument("--check", action="store_true", help="compare instead of writing")
     arguments = parser.parse_args()
+    root = arguments.proto.resolve().parent
     if not arguments.check:
-        generate(arguments.proto, arguments.proto)
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        generate(arguments.proto, Path(scratch))
-        fresh = Path(scratch) / "polarvec_proto" / "v1"
-        stale = [
-            file.name
-            for file in sorted(fresh.iterdir())
-            if not filecmp.cmp(file, arguments.proto / "polarvec_proto" / "v1" / file.name, shallow=False)
-        ]
-    if stale:
+        for source, package, folder in APIS:
+            generate(root / source, package, root / folder)
+    elif stale := find_stale(root):
         sys.exit(f"Not what the proto gives: {', '.join(stale)}; run `make proto` and commit.")
 
 

@@ -35,9 +35,17 @@ def serve(
     model: Annotated[str | None, typer.Argument(help="Model name or folder; several separated by commas.")] = None,
     grpc_port: Annotated[int | None, typer.Option(help="Port of the gRPC API.")] = None,
     http_port: Annotated[int | None, typer.Option(help="Port of /metrics, /healthz and /readyz.")] = None,
+    openai_port: Annotated[int | None, typer.Option(help="Port of the HTTP API in OpenAI's form; 0 for none.")] = None,
+    playground: Annotated[bool, typer.Option("--playground", help="Offers a page to try the models with.")] = False,
 ) -> None:
     """Serves models on this machine: Triton, the gateway and everything around them."""
-    settings = _load(model=model, grpc_port=grpc_port, http_port=http_port)
+    settings = _load(
+        model=model,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        openai_port=openai_port,
+        playground=playground or None,
+    )
     with run_directory() as directory:
         from polarvec_server.supervisor import serve as serve_models
 
@@ -99,7 +107,9 @@ def worker(
 
 @app.command()
 def probe(
-    target: Annotated[str, typer.Argument(help="gRPC address of a gateway.")] = "127.0.0.1:50051",
+    target: Annotated[
+        str, typer.Argument(help="gRPC address of a gateway, or http://host:port of its operators' port.")
+    ] = "127.0.0.1:50051",
     service: Annotated[str, typer.Option(help="Health service: empty for the process, or a model id.")] = "",
 ) -> None:
     """Exits with 0 if a gateway says SERVING, with 1 otherwise; for container probes."""

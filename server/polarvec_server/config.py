@@ -34,14 +34,30 @@ class Settings(BaseSettings):
     """Port of the gRPC API."""
     http_port: int = Field(8080, ge=1, le=65535)
     """Port of /metrics, /healthz and /readyz."""
+    openai_port: int = Field(8000, ge=0, le=65535)
+    """Port of the HTTP API in OpenAI's form, and of the playground; 0 means none."""
+    playground: bool = False
+    """Offers a page to try the models with, at / of POLARVEC_OPENAI_PORT."""
+    api_keys_file: str = ""
+    """File of the API keys that calls must bring, one `NAME KEY [MODELS]` a line; empty means that no key is needed."""
+    tls_cert_file: str = ""
+    """PEM file with the server's certificate and what is between it and its root; empty means no TLS."""
+    tls_key_file: str = ""
+    """PEM file with the private key of POLARVEC_TLS_CERT_FILE."""
+    tls_client_ca_file: str = ""
+    """PEM file with the roots of clients' certificates; callers must bring one (mTLS). Empty means that none is asked
+    for."""
+    tei_prompt_name: str = ""
+    """Prompt of a tei.v1 call that names none, such as `document`; empty means no prompt."""
     workers: int = Field(0, ge=0, le=256)
     """Gateway processes; 0 means one for every 8 cores beside a CPU engine, or 1 to 8 on the cores that ENGINE_THREADS
     leaves free; beside a GPU or in front of an encoder elsewhere one a core, at most 8."""
-    engine: Literal["auto", "openvino", "cuda", "torch"] = "auto"
-    """What computes; auto takes cuda where there is a GPU and openvino elsewhere."""
+    engine: Literal["auto", "openvino", "cuda", "torch", "null"] = "auto"
+    """What computes; auto takes cuda where there is a GPU and openvino elsewhere, never null, whose
+    vectors cost and mean nothing: for tests of load."""
     precision: Literal["auto", "f32", "bf16", "fp16", "int8", "fp8"] = "auto"
-    """Number format of the computation: f32, bf16 or int8 on openvino; f32, bf16, fp16 or fp8 on cuda; f32 on torch.
-    auto takes bf16 where the hardware has it and f32 elsewhere."""
+    """Number format of the computation: f32, bf16 or int8 on openvino; f32, bf16, fp16 or fp8 on cuda; f32 on torch
+    and null. auto takes bf16 where the hardware has it and f32 elsewhere."""
     gelu: Literal["auto", "erf", "tanh"] = "auto"
     """Form of GELU: exact (erf), or the tanh approximation, on cuda only; auto takes tanh for bf16, fp16 and fp8 on
     cuda and erf elsewhere."""
@@ -141,8 +157,19 @@ class Settings(BaseSettings):
         return f"{self._bracketed_host}:{self.http_port}"
 
     @property
+    def openai_address(self) -> str:
+        """Where the HTTP API listens."""
+        return f"{self._bracketed_host}:{self.openai_port}"
+
+    @property
     def _bracketed_host(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def public_ports(self) -> list[tuple[str, int]]:
+        """The ports that listen on POLARVEC_HOST, each with the name of its setting."""
+        names = ("grpc_port", "http_port", "openai_port")
+        return [(f"{PREFIX}{name.upper()}", port) for name in names if (port := getattr(self, name))]
 
     def as_environment(self) -> dict[str, str]:
         """Returns the variables that give a child process these very settings."""
@@ -165,12 +192,24 @@ def load_settings(**overrides: object) -> Settings:
             raise ConfigError(f"There is no setting {name}; did you mean {near[0]}?")
     try:
         settings = Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
-        if settings.grpc_port == settings.http_port:
-            raise ConfigError(
-                f"POLARVEC_GRPC_PORT and POLARVEC_HTTP_PORT are both {settings.grpc_port}; set one to another."
-            )
-        return settings
     except ValidationError as error:
         first = error.errors()[0]
         name = f"{PREFIX}{'_'.join(str(part) for part in first['loc']).upper()}"
         raise ConfigError(f"{name}: {first['msg']}; it is {first['input']!r}.") from error
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """Raises ConfigError where two settings contradict each other."""
+    taken: dict[int, str] = {}
+    for name, port in settings.public_ports:
+        if port in taken:
+            raise ConfigError(f"{taken[port]} and {name} are both {port}; set one to another.")
+        taken[port] = name
+    if settings.playground and not settings.openai_port:
+        raise ConfigError("POLARVEC_PLAYGROUND needs a port: set POLARVEC_OPENAI_PORT.")
+    if bool(settings.tls_cert_file) != bool(settings.tls_key_file):
+        raise ConfigError("POLARVEC_TLS_CERT_FILE and POLARVEC_TLS_KEY_FILE go together; set both or none.")
+    if settings.tls_client_ca_file and not settings.tls_cert_file:
+        raise ConfigError("POLARVEC_TLS_CLIENT_CA_FILE needs POLARVEC_TLS_CERT_FILE and POLARVEC_TLS_KEY_FILE.")

@@ -79,27 +79,30 @@ class TooManyTexts(RequestError):
 
 
 class EmptyText(RequestError):
-    """A text without any content."""
+    """A text without any content; `index` is None where the field is no list."""
 
     reason = "EMPTY_TEXT"
 
-    def __init__(self, field: str, index: int) -> None:
-        super().__init__(
-            f"{field}[{index}] is empty or only white space.", field=f"{field}[{index}]", metadata={"index": index}
-        )
+    def __init__(self, field: str, index: int | None) -> None:
+        path, metadata = _locate(field, index)
+        super().__init__(f"{path} is empty or only white space.", field=path, metadata=metadata)
 
 
 class TextTooLong(RequestError):
-    """A text that is longer than the model reads (tokens), or than any text may be (bytes)."""
+    """A text that is longer than the model reads (tokens), or than any text may be (bytes).
+
+    `index` is None where the field is no list.
+    """
 
     reason = "TEXT_TOO_LONG"
 
-    def __init__(self, field: str, index: int, unit: str, count: int, limit: int) -> None:
+    def __init__(self, field: str, index: int | None, unit: str, count: int, limit: int) -> None:
         hint = "shorten it or ask for truncation" if unit == "token" else "shorten it"
+        path, metadata = _locate(field, index)
         super().__init__(
-            f"{field}[{index}] has {count} {unit}s, the limit is {limit}; {hint}.",
-            field=f"{field}[{index}]",
-            metadata={"index": index, f"{unit}_count": count, f"{unit}_limit": limit},
+            f"{path} has {count} {unit}s, the limit is {limit}; {hint}.",
+            field=path,
+            metadata={**metadata, f"{unit}_count": count, f"{unit}_limit": limit},
         )
 
 
@@ -132,9 +135,12 @@ class UnsupportedDimensions(RequestError):
 
     reason = "UNSUPPORTED_DIMENSIONS"
 
-    def __init__(self, dimensions: int, max_dimensions: int) -> None:
+    def __init__(self, dimensions: int, max_dimensions: int, step: int = 8) -> None:
+        known = f"from 1 to {max_dimensions}"
+        if step > 1:
+            known = f"0 (all) or a multiple of {step} from {step} to {max_dimensions}"
         super().__init__(
-            f"dimensions must be 0 (all) or a multiple of 8 from 8 to {max_dimensions}, not {dimensions}.",
+            f"dimensions must be {known}, not {dimensions}.",
             field="dimensions",
             metadata={"dimensions": dimensions, "max_dimensions": max_dimensions},
         )
@@ -183,6 +189,16 @@ class UnknownModel(RequestError):
         )
 
 
+class UnsupportedMethod(RequestError):
+    """A method of another server's interface, for a kind of model that is not served here."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "UNSUPPORTED_METHOD"
+
+    def __init__(self) -> None:
+        super().__init__("This server embeds text; it has no model of the kind that this method needs.")
+
+
 class Unauthenticated(RequestError):
     """The API key is missing or unknown."""
 
@@ -190,7 +206,7 @@ class Unauthenticated(RequestError):
     reason = "UNAUTHENTICATED"
 
     def __init__(self) -> None:
-        super().__init__("Send a known API key as metadata: authorization: Bearer KEY.")
+        super().__init__("Send a known API key: authorization: Bearer KEY.")
 
 
 class PermissionDenied(RequestError):
@@ -211,7 +227,8 @@ class Overloaded(RequestError):
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(
-            "The server is at its limit; try again after the delay in RetryInfo.", retry_after_s=retry_after_s
+            "The server is at its limit; try again after the delay that comes with this answer.",
+            retry_after_s=retry_after_s,
         )
 
 
@@ -223,7 +240,8 @@ class QuotaExceeded(RequestError):
 
     def __init__(self, retry_after_s: float) -> None:
         super().__init__(
-            "The quota of this key is used up; try again after the delay in RetryInfo.", retry_after_s=retry_after_s
+            "The quota of this key is used up; try again after the delay that comes with this answer.",
+            retry_after_s=retry_after_s,
         )
 
 
@@ -265,6 +283,11 @@ class InternalError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The server failed to answer; the operator finds the cause under this call's x-request-id.")
+
+
+def _locate(field: str, index: int | None) -> tuple[str, dict[str, int]]:
+    """Returns the path of a text in the request, and its index as metadata; neither has one where there is no list."""
+    return (field, {}) if index is None else (f"{field}[{index}]", {"index": index})
 
 
 def to_status(error: RequestError) -> status_pb2.Status:

@@ -9,7 +9,7 @@ from pathlib import Path
 from polarvec_server.config import Settings
 from polarvec_server.cores import available_cores, share_cores
 from polarvec_server.deployment import read_deployment
-from polarvec_server.processes import reserve_ports, until_signal
+from polarvec_server.processes import check_doors, reserve_ports, tell_doors, until_signal
 from polarvec_server.telemetry import Metrics
 from polarvec_server.worker_pool import WorkerPool, make_worker_pool
 
@@ -17,6 +17,7 @@ from polarvec_server.worker_pool import WorkerPool, make_worker_pool
 async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str], None]) -> None:
     """Serves until SIGINT or SIGTERM; a second one skips the draining. Raises ConfigError if it cannot start."""
     models = read_deployment(deployment)
+    check_doors(settings)
     reserved = reserve_ports(settings)
     count = share_cores(settings, available_cores(), "elsewhere").workers
     workers = make_worker_pool(settings, deployment, settings.triton_target, count, Metrics().worker_restarts.inc)
@@ -36,5 +37,5 @@ async def run_gateway(settings: Settings, deployment: Path, say: Callable[[str],
 async def _serve(workers: WorkerPool, settings: Settings, model_count: int, say: Callable[[str], None]) -> None:
     say(f"waiting for the encoder at {settings.triton_target}")
     await workers.start()
-    say(f"ready  gRPC {settings.grpc_address}  HTTP http://{settings.http_address}  {model_count} model(s)")
+    say(f"ready  {tell_doors(settings)}  {model_count} model(s)")
     await workers.keep_serving()

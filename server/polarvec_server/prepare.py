@@ -42,7 +42,9 @@ def prepare_models(
         folder = read_folder(pull.obtain(name, settings.models_dir, settings.hub_endpoint or None, say))
         if any(config.folder.id == folder.id for config in configs):
             raise ConfigError(f"POLARVEC_MODEL names {folder.id} twice.")
-        golden_path = cache / "golden" / f"{fingerprint(folder, 'f32', cache)}.json"
+        # The engine null's vectors are a space of their own, in golden file and fingerprint.
+        null = settings.engine == "null"
+        golden_path = cache / "golden" / f"{fingerprint(folder, 'null' if null else 'f32', cache)}.json"
         if not golden_path.exists():
             say(f"computing the golden vectors of {folder.id}")
         inspection = repository.inspect(
@@ -55,7 +57,7 @@ def prepare_models(
             gelu=settings.gelu,
             elsewhere=elsewhere,
         )
-        hashed = fingerprint(folder, inspection.precision, cache)
+        hashed = fingerprint(folder, "null" if null else inspection.precision, cache)
         instance_count = _instance_count(settings, inspection, elsewhere)
         configs.append(_encoder_config(settings, folder, inspection, f"encoder_{index}", hashed, golden_path, threads))
         deployed.append(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import urllib.parse
 from pathlib import Path
 
 import grpc
@@ -19,7 +21,15 @@ _GATEWAY_TIMEOUT_S = 3.0
 
 
 def probe_gateway(target: str, service: str) -> None:
-    """Raises ConfigError unless the gateway says that a service is SERVING."""
+    """Raises ConfigError unless the gateway says that a service is SERVING.
+
+    Args:
+        target: Its gRPC address, or `http://host:port` of the operators' port, which is plain even beside TLS.
+        service: Of grpc.health.v1; only with a gRPC address.
+    """
+    if target.startswith("http://"):
+        _probe_readyz(target)
+        return
     with grpc.insecure_channel(target) as channel:
         check = health_pb2_grpc.HealthStub(channel).Check  # type: ignore[attr-defined]
         try:
@@ -28,6 +38,20 @@ def probe_gateway(target: str, service: str) -> None:
             raise ConfigError(f"{target} does not answer ({error.code().name}).") from None
     if answer.status != health_pb2.HealthCheckResponse.SERVING:
         raise ConfigError(f"{target} is not serving.")
+
+
+def _probe_readyz(url: str) -> None:
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=_GATEWAY_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise ConfigError(f"{url} does not answer ({type(error).__name__}).") from None
+    finally:
+        connection.close()
+    if status != http.client.OK:
+        raise ConfigError(f"{url} is not serving.")
 
 
 async def probe_encoder(deployment: Path, target: str, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""What both kinds of parent process, `serve` and `gateway`, do with the machine: take its ports, follow its signals."""
+"""What both kinds of parent process, `serve` and `gateway`, do alike: check their doors, take ports, follow signals."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import socket
 from collections.abc import Callable
 
 from polarvec_server.config import Settings
+from polarvec_server.edge.auth import Authenticator
+from polarvec_server.edge.tls import read_tls
 from polarvec_server.errors import ConfigError
 
 
+def check_doors(settings: Settings) -> None:
+    """Raises ConfigError if the files of API keys or TLS cannot be used: here once, not in every worker later."""
+    Authenticator(settings.api_keys_file)
+    read_tls(settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file)
+
+
 def reserve_ports(settings: Settings) -> list[socket.socket]:
-    """Checks host and ports, and keeps the two public ports from other servers.
+    """Checks host and ports, and keeps the public ports from other servers.
 
     With SO_REUSEPORT alone two servers could share a port unnoticed.
 
@@ -32,7 +40,7 @@ def reserve_ports(settings: Settings) -> list[socket.socket]:
     if settings.triton_metrics_port:
         remedy = "set POLARVEC_TRITON_METRICS_PORT to another port, or to 0."
         _check_free("127.0.0.1", settings.triton_metrics_port, remedy)
-    for name, port in (("POLARVEC_GRPC_PORT", settings.grpc_port), ("POLARVEC_HTTP_PORT", settings.http_port)):
+    for name, port in settings.public_ports:
         _check_free(host, port, f"set {name} to another port.")
         # With SO_REUSEPORT only the workers can share the port from here on.
         holder = _new_socket(host)
@@ -56,6 +64,16 @@ def _new_socket(host: str) -> socket.socket:
     new = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return new
+
+
+def tell_doors(settings: Settings) -> str:
+    """Returns the addresses for the ready line."""
+    doors = f"gRPC {settings.grpc_address}  HTTP http://{settings.http_address}"
+    if settings.openai_port:
+        scheme = "https" if settings.tls_cert_file else "http"
+        doors += f"  OpenAI {scheme}://{settings.openai_address}/v1"
+        doors += f"  playground {scheme}://{settings.openai_address}/" if settings.playground else ""
+    return doors
 
 
 def until_signal(hurry: Callable[[], None]) -> asyncio.Future[None]:

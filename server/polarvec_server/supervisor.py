@@ -16,7 +16,7 @@ from polarvec_server.encoder_process import EncoderProcess
 from polarvec_server.models.folder import read_folder
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.prepare import prepare_models
-from polarvec_server.processes import reserve_ports, until_signal
+from polarvec_server.processes import check_doors, reserve_ports, tell_doors, until_signal
 from polarvec_server.run_directory import shared_memory_prefix
 from polarvec_server.telemetry import Metrics
 from polarvec_server.tritonserver import TritonInstall, TritonPlan, find_triton, free_port
@@ -34,6 +34,7 @@ def serve(settings: Settings, directory: Path, say: Callable[[str], None]) -> No
     Raises:
         PolarvecServerError: It cannot start; the message says why.
     """
+    check_doors(settings)
     reserved = reserve_ports(settings)
     try:
         install = find_triton(settings.triton_binary, directory)
@@ -113,8 +114,10 @@ class Supervisor:
     def _workers(self, metrics: Metrics) -> WorkerPool:
         deployment = self._directory / "models.json"
         write_deployment(deployment, self._models)
+        # The port that Triton really got: the playground reads its batches there.
+        settings = self._settings.model_copy(update={"triton_metrics_port": self._plan.metrics_port})
         return make_worker_pool(
-            self._settings, deployment, self._plan.target, self._worker_count, metrics.worker_restarts.inc
+            settings, deployment, self._plan.target, self._worker_count, metrics.worker_restarts.inc
         )
 
     async def _finishes_before_stop(self, work: asyncio.Future[tuple[None, None]]) -> bool:
@@ -136,11 +139,13 @@ class Supervisor:
             for m in self._models
         )
         program = Path(sys.executable).with_name("polarvec")
-        self._say(f"ready  gRPC {settings.grpc_address}  HTTP http://{settings.http_address}  model {names}")
+        self._say(f"ready  {tell_doors(settings)}  model {names}")
         self._say(
             f"       {self._worker_count} worker(s); Triton's own metrics: "
             f"http://127.0.0.1:{self._plan.metrics_port}/metrics"
         )
+        if settings.tls_cert_file or settings.api_keys_file:
+            return
         self._say(
             f"try    {os.path.relpath(program)} rank --target {settings.grpc_address} "
             "--query '대한민국의 수도는 어디인가?' '대한민국의 수도는 서울이다.' '한글은 세종대왕이 창제하였다.'"

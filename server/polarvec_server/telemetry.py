@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.metrics_core import Metric
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -31,6 +34,12 @@ class Metrics:
         self.truncated = Counter(
             "polarvec_truncated_texts", "Texts cut at the model's limit", ["model"], registry=registry
         )
+        # Counted while calls and streams run on, half a second behind; the counts of a call come at its end.
+        self.encoded_packs = Counter(
+            "polarvec_encoded_packs", "Packs that the encoder has answered", ["model"], registry=registry
+        )
+        self.encoded_texts = Counter("polarvec_encoded_texts", "Texts in them", ["model"], registry=registry)
+        self.encoded_tokens = Counter("polarvec_encoded_tokens", "Tokens in them", ["model"], registry=registry)
         self.held_tokens = Gauge(
             "polarvec_held_tokens",
             "Tokens of calls that are in",
@@ -69,6 +78,15 @@ class Metrics:
 
 def render_metrics() -> bytes:
     """Returns the metrics of all processes of this server in Prometheus' text format."""
+    return generate_latest(_all_processes())
+
+
+def read_metrics() -> Iterable[Metric]:
+    """Returns the metrics of all processes of this server."""
+    return _all_processes().collect()
+
+
+def _all_processes() -> CollectorRegistry:
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)
+    return registry

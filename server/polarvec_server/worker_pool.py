@@ -163,6 +163,8 @@ def make_worker_pool(
 ) -> WorkerPool:
     """Makes the pool of a server; PROMETHEUS_MULTIPROC_DIR must be set, see `run_directory`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLARVEC_")}
+    # Otherwise gRPC writes a line, and no JSON, for everybody whose TLS handshake fails.
+    kept.setdefault("GRPC_VERBOSITY", "ERROR")
     fixed = {
         # Calls are tokenized side by side; threads inside one call would only fight with the engine's.
         "TOKENIZERS_PARALLELISM": "false",

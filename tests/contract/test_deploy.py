@@ -96,6 +96,9 @@ def test_the_validator_finds_a_typing_error(objects: Objects):
         ("triton.gpus=1", "gpus"),
         ("settings.GPUS=0", "GPUS"),
         ("settings.HOST=1.2.3.4", "HOST"),
+        ("settings.TLS_CERT_FILE=x", "TLS_CERT_FILE"),
+        ("apiKeys.secret=../keys", "secret"),
+        ("tls.clientCertificates=true", "secret"),
         ("replica=3", "replica"),
     ],
 )
@@ -152,7 +155,7 @@ def test_the_pod_keeps_the_restricted_profile(pod: dict[str, Any], containers: d
     assert context["seccompProfile"] == {"type": "RuntimeDefault"}
     assert pod["automountServiceAccountToken"] is False
     assert not {"hostIPC", "hostNetwork", "hostPID"} & set(pod)
-    assert all(set(volume) & {"emptyDir", "persistentVolumeClaim"} for volume in pod["volumes"])
+    assert all(set(volume) & {"emptyDir", "persistentVolumeClaim", "secret"} for volume in pod["volumes"])
     for container in containers.values():
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -232,11 +235,27 @@ def test_probes_end_before_the_kubelet_ends_them(containers: dict[str, dict[str,
 def test_the_gateway_is_probed_where_it_listens(containers: dict[str, dict[str, Any]]):
     gateway = containers["gateway"]
     names, ports = of_ours(gateway), {port["name"]: port["containerPort"] for port in gateway["ports"]}
-    assert ports == {"grpc": int(names["POLARVEC_GRPC_PORT"]), "http": int(names["POLARVEC_HTTP_PORT"])}
-    assert gateway["readinessProbe"]["grpc"]["port"] == ports["grpc"]
+    assert ports == {name: int(names[f"POLARVEC_{name.upper()}_PORT"]) for name in ("grpc", "http", "openai")}
+    if "POLARVEC_TLS_CERT_FILE" in names:
+        # The kubelet's gRPC probe speaks no TLS; the operators' port is plain.
+        assert gateway["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+    else:
+        assert gateway["readinessProbe"]["grpc"]["port"] == ports["grpc"]
     for kind in ("startupProbe", "livenessProbe"):
         assert gateway[kind]["httpGet"] == {"path": "/healthz", "port": "http"}
     assert names["POLARVEC_HOST"] == "0.0.0.0"
+
+
+def test_keys_and_certificates_reach_the_gateway_alone(pod: dict[str, Any], containers: dict[str, dict[str, Any]]):
+    secrets = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+    files = {name: value for name, value in of_ours(containers["gateway"]).items() if name.endswith("_FILE")}
+    places = {mount["mountPath"]: mount["name"] for mount in containers["gateway"]["volumeMounts"]}
+    # Every secret is mounted for a setting, and every setting lies in a mounted secret.
+    assert {places[str(Path(file).parent)] for file in files.values()} == set(secrets)
+    assert all(secret["defaultMode"] == 0o440 for secret in secrets.values())
+    for name in ("prepare", "triton"):
+        assert not {mount["name"] for mount in containers[name]["volumeMounts"]} & set(secrets)
+        assert not any(setting.endswith("_FILE") for setting in of_ours(containers[name]))
 
 
 def test_every_container_has_settings_that_the_server_accepts(

@@ -29,6 +29,7 @@ EXAMPLES = [
     errors.InvalidText("prompt_text", "is too long"),
     errors.InvalidField("priority", "must be known"),
     errors.UnknownModel(["e5-small"]),
+    errors.UnsupportedMethod(),
     errors.Unauthenticated(),
     errors.PermissionDenied(),
     errors.Overloaded(0.25),

@@ -55,9 +55,11 @@ def test_packages_stay_where_they_belong(file):
     roots = {name.split(".")[0] for name in imported(file)}
     assert ("tritonclient" in roots) == (place == "pipeline/triton.py")
     # The probes are clients, and the composition root opens the port.
-    knows_grpc = place.startswith("edge/") or place in ("errors.py", "gateway.py", "probes.py", "pipeline/triton.py")
+    doors = place.startswith(("edge/", "tei_proto/"))
+    knows_grpc = doors or place in ("errors.py", "gateway.py", "probes.py", "pipeline/triton.py")
     assert knows_grpc or not roots & {"grpc", "google", "polarvec_proto"}
     assert not roots & {"polarvec", "torch", "transformers", "openvino"}
+    assert doors or not reaches(file, "tei_proto")
 
 
 def test_server_and_client_never_import_each_other():

@@ -5,15 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
-def test_python_blocks_run(block, server):
+def test_the_first_python_block_runs(server):
+    """The second is docs/examples/semantic_search.py, which has its own test."""
+    block = BLOCKS[0]
     code = block.replace("localhost:50051", server.target)
     assert code != block
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

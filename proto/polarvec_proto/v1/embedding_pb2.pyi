@@ -64,6 +64,7 @@ class ErrorReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ERROR_REASON_DEADLINE_EXCEEDED: _ClassVar[ErrorReason]
     ERROR_REASON_NON_FINITE: _ClassVar[ErrorReason]
     ERROR_REASON_INTERNAL: _ClassVar[ErrorReason]
+    ERROR_REASON_UNSUPPORTED_METHOD: _ClassVar[ErrorReason]
 INPUT_TYPE_UNSPECIFIED: InputType
 INPUT_TYPE_QUERY: InputType
 INPUT_TYPE_DOCUMENT: InputType
@@ -104,6 +105,7 @@ ERROR_REASON_ENCODER_UNAVAILABLE: ErrorReason
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason
 ERROR_REASON_NON_FINITE: ErrorReason
 ERROR_REASON_INTERNAL: ErrorReason
+ERROR_REASON_UNSUPPORTED_METHOD: ErrorReason
 
 class EmbedRequest(_message.Message):
     __slots__ = ("model", "texts", "input_type", "prompt_name", "prompt_text", "dimensions", "truncation", "unnormalized", "encoding", "priority")

@@ -1,88 +1,102 @@
-"""Wraps every call: reads its bytes safely, gives it an id, maps its errors, logs and counts it."""
+"""Wraps every gRPC call: reads its bytes safely, checks its key, maps its errors, has it logged and counted."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import grpc
-import structlog
 
-from polarvec_server.edge.record import CallRecord, current_record
-from polarvec_server.errors import InternalError, MalformedMessage, RequestError, to_status
-from polarvec_server.telemetry import Metrics
+from polarvec_server.edge.accounting import Accounting, OpenCall
+from polarvec_server.edge.auth import Authenticator
+from polarvec_server.edge.health import SERVICE_NAME
+from polarvec_server.errors import MalformedMessage, RequestError, to_status
 
-_log = structlog.get_logger("polarvec.calls")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _MALFORMED = object()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """One table of errors, one log line and one set of metrics for every call of the services it is told of."""
 
-    def __init__(self, metrics: Metrics, service_prefix: str) -> None:
+    def __init__(self, accounting: Accounting, authenticator: Authenticator, packages: Sequence[str]) -> None:
         """Keeps what it works with.
 
         Args:
-            metrics: Where calls are counted.
-            service_prefix: Calls of other services (health, reflection) pass untouched.
+            accounting: Where calls are logged and counted.
+            authenticator: Who knows the keys.
+            packages: Proto packages of ours; calls of other services (health, reflection) pass untouched.
         """
-        self._metrics, self._prefix = metrics, service_prefix
-        self.calls_in_progress = 0
+        self._accounting, self._authenticator = accounting, authenticator
+        self._prefixes = tuple(f"/{package}." for package in packages)
 
     async def intercept_service(  # type: ignore[override]
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """Returns the handler of the method with this interceptor around it."""
         handler: Any = await continuation(details)
-        if handler is None or not details.method.startswith(self._prefix):
+        if handler is None or not details.method.startswith(self._prefixes):
             return handler
-        method = details.method.rsplit("/", 1)[-1]
-        deserializer = _safe(handler.request_deserializer)
+        method = details.method.removeprefix("/").removeprefix(f"{SERVICE_NAME}/")
+        codecs = _safe(handler.request_deserializer), handler.response_serializer
+        if handler.request_streaming and handler.response_streaming:
+            return grpc.stream_stream_rpc_method_handler(self._many(handler.stream_stream, method, _readable), *codecs)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
-                self._stream(handler.stream_stream, method), deserializer, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, method), deserializer, handler.response_serializer
-        )
+            return grpc.stream_unary_rpc_method_handler(self._one(handler.stream_unary, method, _readable), *codecs)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(self._many(handler.unary_stream, method, _message), *codecs)
+        return grpc.unary_unary_rpc_method_handler(self._one(handler.unary_unary, method, _message), *codecs)
 
-    def _unary(self, behavior: Any, method: str) -> Any:
+    def _one(self, behavior: Any, method: str, read: Callable[[Any], Any]) -> Any:
         async def call(request: Any, context: Any) -> Any:
             async with self._frame(method, context):
-                if request is _MALFORMED:
-                    raise MalformedMessage
-                return await behavior(request, context)
+                return await behavior(read(request), context)
 
         return call
 
-    def _stream(self, behavior: Any, method: str) -> Any:
-        async def readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-            async for request in requests:
-                if request is _MALFORMED:
-                    raise MalformedMessage
-                yield request
-
-        async def call(requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
+    def _many(self, behavior: Any, method: str, read: Callable[[Any], Any]) -> Any:
+        async def call(request: Any, context: Any) -> AsyncIterator[Any]:
             async with self._frame(method, context):
-                async for response in behavior(readable(requests), context):
+                async for response in behavior(read(request), context):
                     yield response
 
         return call
 
     @contextlib.asynccontextmanager
     async def _frame(self, method: str, context: Any) -> AsyncIterator[None]:
-        self.calls_in_progress += 1
-        try:
-            async with _Call(self._metrics, method, context):
+        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        with self._accounting.open(method, metadata) as call:
+            try:
+                call.record.key = self._authenticator.check(metadata.get("authorization"))
                 yield
-        finally:
-            self.calls_in_progress -= 1
+            except (asyncio.CancelledError, GeneratorExit):
+                call.cancelled()
+                raise
+            except Exception as error:
+                await _abort(context, call, call.failed(error))
+            else:
+                call.succeeded()
+                context.set_trailing_metadata((("x-request-id", call.record.request_id), *call.timings()))
+
+
+async def _abort(context: Any, call: OpenCall, error: RequestError) -> None:
+    trailers = [("x-request-id", call.record.request_id)]
+    trailers.append(("grpc-status-details-bin", to_status(error).SerializeToString()))  # type: ignore[arg-type]
+    if error.retry_after_s is not None:
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1e3))))
+    await context.abort(error.code, error.message, tuple(trailers))
+
+
+def _message(request: Any) -> Any:
+    if request is _MALFORMED:
+        raise MalformedMessage
+    return request
+
+
+async def _readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _message(request)
 
 
 def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -95,73 +109,3 @@ def _safe(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
             return _MALFORMED
 
     return read
-
-
-class _Call:
-    """The frame around one call."""
-
-    def __init__(self, metrics: Metrics, method: str, context: Any) -> None:
-        self._metrics, self._method, self._context = metrics, method, context
-        metadata = dict(context.invocation_metadata() or ())
-        given = str(metadata.get("x-request-id", ""))
-        self._record = CallRecord(given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex[:16])
-
-    async def __aenter__(self) -> None:
-        self._started = time.monotonic()
-        self._token = current_record.set(self._record)
-
-    async def __aexit__(self, _: type[BaseException] | None, error: BaseException | None, __: object) -> bool:
-        if error is None:
-            self._finish("OK")
-            self._context.set_trailing_metadata(self._trailers())
-            return False
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._finish("CANCELLED")
-            return False
-        if not isinstance(error, RequestError):
-            _log.error("a call failed", method=self._method, request_id=self._record.request_id, exc_info=error)
-            error = InternalError()
-        self._finish(error.code.name, error.reason)
-        trailers = [("x-request-id", self._record.request_id)]
-        trailers.append(("grpc-status-details-bin", to_status(error).SerializeToString()))  # type: ignore[arg-type]
-        if error.retry_after_s is not None:
-            trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after_s * 1e3))))
-        await self._context.abort(error.code, error.message, tuple(trailers))
-        return False
-
-    def _trailers(self) -> tuple[tuple[str, str], ...]:
-        trailers = [("x-request-id", self._record.request_id)]
-        if self._record.timed:
-            timings = self._record.timings
-            trailers += [
-                ("x-queue-ms", f"{timings.queue_ms:.3f}"),
-                ("x-tokenize-ms", f"{timings.tokenize_ms:.3f}"),
-                ("x-inference-ms", f"{timings.inference_ms:.3f}"),
-            ]
-        return tuple(trailers)
-
-    def _finish(self, code: str, reason: str = "") -> None:
-        seconds = time.monotonic() - self._started
-        record, metrics = self._record, self._metrics
-        metrics.requests.labels(self._method, code).inc()
-        metrics.request_seconds.labels(self._method).observe(seconds)
-        if record.timed and code == "OK":
-            metrics.stage_seconds.labels("tokenize").observe(record.timings.tokenize_ms / 1e3)
-            metrics.stage_seconds.labels("queue").observe(record.timings.queue_ms / 1e3)
-            metrics.stage_seconds.labels("inference").observe(record.timings.inference_ms / 1e3)
-        if record.text_count and self._method != "Tokenize":
-            metrics.texts.labels(record.model).inc(record.text_count)
-            metrics.tokens.labels(record.model).inc(record.token_count)
-            metrics.truncated.labels(record.model).inc(record.truncated_count)
-        write = _log.debug if code == "OK" else _log.info
-        write(
-            "call",
-            method=self._method,
-            code=code,
-            reason=reason,
-            request_id=record.request_id,
-            model=record.model,
-            texts=record.text_count,
-            tokens=record.token_count,
-            ms=round(seconds * 1e3, 2),
-        )

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-from collections.abc import Iterator
-
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -29,20 +24,3 @@ def make_app(health: Health) -> Starlette:
         return JSONResponse({"status": "ready" if health.ready else "not ready"}, 200 if health.ready else 503)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
-
-
-class HttpServer(uvicorn.Server):
-    """uvicorn inside the gateway's own event loop: the signals are the gateway's."""
-
-    def __init__(self, app: Starlette, listener: socket.socket) -> None:
-        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=30))
-        self._listener = listener
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leaves the signal handlers alone."""
-        yield
-
-    async def run_until_stopped(self) -> None:
-        """Serves until `should_exit` is set."""
-        await self.serve(sockets=[self._listener])

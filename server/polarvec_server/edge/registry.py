@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from polarvec_proto.v1 import embedding_pb2 as pb
 
+from polarvec_server.edge.auth import check_model
+from polarvec_server.edge.record import current_record
 from polarvec_server.errors import TooManyTexts, UnknownModel
 from polarvec_server.pipeline.embedder import Embedder
 
@@ -72,9 +74,19 @@ class ModelRegistry:
         self._by_id = {model.id: model for model in models}
 
     def find(self, model_id: str) -> ServedModel:
-        """Returns a model; an empty id means the default one. Raises UnknownModel."""
-        if not model_id:
-            return self.models[0]
-        if model_id not in self._by_id:
-            raise UnknownModel(list(self._by_id))
-        return self._by_id[model_id]
+        """Returns a model; an empty id means the default one.
+
+        Raises:
+            UnknownModel: There is none of that id.
+            PermissionDenied: The call's key may not use it.
+        """
+        model = self._by_id.get(model_id) if model_id else self.models[0]
+        if model is None:
+            raise UnknownModel([visible.id for visible in self.visible()])
+        check_model(current_record.get().key, model.id)
+        return model
+
+    def visible(self) -> list[ServedModel]:
+        """Returns the models that the call's key may use, the default one first."""
+        key = current_record.get().key
+        return [model for model in self.models if key.may_use(model.id)]

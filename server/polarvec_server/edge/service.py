@@ -18,7 +18,7 @@ from polarvec_server.edge.record import CallRecord, current_record
 from polarvec_server.edge.registry import ModelRegistry
 from polarvec_server.edge.stream import answer_items
 from polarvec_server.errors import InvalidField
-from polarvec_server.pipeline.embedder import Embedded, Schedule
+from polarvec_server.pipeline.embedder import Schedule
 from polarvec_server.pipeline.postprocess import encode_vectors
 from polarvec_server.pipeline.values import InputType, TextOptions, Timings, Truncation, VectorOptions
 
@@ -53,7 +53,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         schedule = Schedule(priority, deadline, wait_for_room, Timings())
         record.model = model.id
         embedded = await model.embedder.embed(list(request.texts), options, vector_options, schedule)
-        _note(record, embedded, schedule.timings)
+        record.note(embedded.tokenized, schedule.timings)
         encoded = encode_vectors(embedded.vectors, vector_options.encoding)
         return pb.EmbedResponse(
             model=model.id,
@@ -65,7 +65,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
             token_counts=embedded.tokenized.lengths.tolist(),
             truncated=[
                 pb.TruncatedText(index=int(index), token_count=int(embedded.tokenized.full_counts[index]))
-                for index in _cut_rows(embedded)
+                for index in embedded.tokenized.cut_rows
             ],
         )
 
@@ -99,7 +99,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         schedule = Schedule(priority, self._deadline(context))
         queries, documents = await model.embedder.embed_together(groups, VectorOptions(request.dimensions), schedule)
         for side in (queries, documents):
-            _note(record, side, schedule.timings)
+            record.note(side.tokenized, schedule.timings)
         top_k = min(request.top_k or len(request.documents), len(request.documents))
         return pb.RankResponse(
             model=model.id,
@@ -117,7 +117,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         model.check_text_count(len(request.texts), "texts")
         tokenized = await model.embedder.tokenize(list(request.texts), options)
         record = current_record.get()
-        record.model, record.text_count = model.id, len(request.texts)
+        record.model, record.text_count, record.embeds = model.id, len(request.texts), False
         limit = model.embedder.max_tokens
         texts = []
         for index, count in enumerate(tokenized.full_counts.tolist()):
@@ -131,23 +131,11 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """Lists the models, the default one first."""
-        return pb.ListModelsResponse(models=[model.message for model in self._registry.models])
+        return pb.ListModelsResponse(models=[model.message for model in self._registry.visible()])
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describes one model."""
         return pb.GetModelResponse(model=self._registry.find(request.model).message)
-
-
-def _cut_rows(embedded: Embedded) -> NDArray[np.int64]:
-    return np.flatnonzero(embedded.tokenized.full_counts > embedded.tokenized.lengths)
-
-
-def _note(record: CallRecord, embedded: Embedded, timings: Timings) -> None:
-    """Adds what a call, or one side of it, did to its record."""
-    record.text_count += len(embedded.tokenized.full_counts)
-    record.token_count += int(embedded.tokenized.offsets[-1])
-    record.truncated_count += len(_cut_rows(embedded))
-    record.timings = timings
 
 
 def _rank(queries: NDArray[np.float32], documents: NDArray[np.float32], top_k: int) -> list[pb.Ranking]:

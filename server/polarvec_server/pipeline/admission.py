@@ -82,6 +82,11 @@ class Admission:
         """Tokens of all calls that are in."""
         return sum(self._held.values())
 
+    def share_tokens(self, priority: Priority) -> int:
+        """Tokens of calls of this priority that are let in together."""
+        kind = Kind.INTERACTIVE if priority is Priority.INTERACTIVE else Kind.BULK
+        return int(kind.share * self._budget)
+
     def admit(self, tokens: int, priority: Priority, time_left_s: float | None) -> Ticket:
         """Lets a call in, or refuses it at once.
 

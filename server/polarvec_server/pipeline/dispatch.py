@@ -53,6 +53,15 @@ class _Job:
             self.done.set_exception(error)
 
 
+@dataclass(slots=True)
+class Encoded:
+    """What has come back from the encoder since somebody last counted."""
+
+    packs: int = 0
+    texts: int = 0
+    tokens: int = 0
+
+
 class Dispatcher:
     """Sends the packs of all calls of one worker and one model through a window of tokens."""
 
@@ -65,6 +74,7 @@ class Dispatcher:
             max_window_tokens: For an encoder that computes more than `window_tokens` in 0.6 s: as many as it computes
                 in that time, but no more than these. 0 means never more.
         """
+        self.encoded = Encoded()
         self._encoder = encoder
         self._window, self._max_window = window_tokens, max(window_tokens, max_window_tokens)
         self._queues: dict[Priority, list[tuple[float, float, int, _Job]]] = {level: [] for level in Priority}
@@ -218,7 +228,7 @@ class Dispatcher:
             _log.exception("a pack could not be computed")
             job.fail(InternalError())
         else:
-            self._measure(pack.token_count, sent_at)
+            self._measure(pack, sent_at)
             job.results.append((pack, vectors))
             job.remaining -= 1
             if job.remaining == 0 and not job.done.done():
@@ -237,11 +247,14 @@ class Dispatcher:
             if len(job.waiting) == 1:
                 self._push(job)
 
-    def _measure(self, tokens: int, sent_at: float) -> None:
+    def _measure(self, pack: Pack, sent_at: float) -> None:
         """Counts tokens against busy time; both fade, so that the rate follows a change of the work."""
+        self.encoded.packs += 1
+        self.encoded.texts += pack.rows.size
+        self.encoded.tokens += pack.token_count
         now = time.monotonic()
         busy_s = now - max(sent_at, self._last_completion)
         self._last_completion = now
         fade = math.exp(-busy_s / _RATE_MEMORY_S)
-        self._done_tokens = self._done_tokens * fade + tokens
+        self._done_tokens = self._done_tokens * fade + pack.token_count
         self._busy_s = self._busy_s * fade + busy_s

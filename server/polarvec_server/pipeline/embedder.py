@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polarvec_server.errors import EmptyText, NoTexts, Overloaded, TextTooLong, TooManyTexts
+from polarvec_server.errors import EmptyText, NoTexts, TextTooLong, TooManyTexts
 from polarvec_server.pipeline import packing, postprocess, prompts
 from polarvec_server.pipeline.admission import Admission, Ticket, estimate_tokens
 from polarvec_server.pipeline.dispatch import Dispatcher
+from polarvec_server.pipeline.threads import TokenizerThreads
 from polarvec_server.pipeline.tokenizer import Tokenizer
-from polarvec_server.pipeline.values import Priority, TextOptions, Timings, Tokenized, VectorOptions
-
-# Below this many characters a hop to another thread costs more than the tokenizer itself (about 0.1 ms).
-_INLINE_CHARACTERS = 1000
-_COUNTING_CALLS = 4
-_COUNTING_DELAY_S = 0.5
+from polarvec_server.pipeline.values import Priority, TextOptions, Timings, Tokenized, TokenPieces, VectorOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +74,16 @@ class Embedder:
         self.limits = limits
         self.max_tokens = tokenizer.max_tokens
         self._prompts = model_prompts
-        self._pack_tokens = pack_tokens
+        self.pack_tokens = pack_tokens
         self._tokenizer = tokenizer
         self._admission = admission
         self._dispatcher = dispatcher
-        self._executor = executor
-        self._counting = 0
+        self._threads = TokenizerThreads(executor)
+
+    @property
+    def longest_text_count(self) -> int:
+        """Interactive calls with a text of the longest kind that are let in at a time."""
+        return max(1, self._admission.share_tokens(Priority.INTERACTIVE) // self.max_tokens)
 
     async def embed(
         self, texts: Sequence[str], text_options: TextOptions, vector_options: VectorOptions, schedule: Schedule
@@ -103,8 +103,8 @@ class Embedder:
         schedule: Schedule,
     ) -> list[Embedded]:
         """Embeds several lists of texts as one call: admitted, scheduled and failed together. Raises as `embed`."""
-        dimensions = postprocess.check_dimensions(vector_options.dimensions, self.dimensions)
-        prefixes = [self._check(texts, options) for texts, options in groups]
+        self._check_dimensions(vector_options)
+        prefixes = [self.check(texts, options) for texts, options in groups]
         estimate = sum(
             estimate_tokens(texts, prompt, self.max_tokens) for (texts, _), prompt in zip(groups, prefixes, strict=True)
         )
@@ -113,50 +113,106 @@ class Embedder:
                 await self._tokenize(texts, prompt, options, schedule.timings)
                 for (texts, options), prompt in zip(groups, prefixes, strict=True)
             ]
-            token_count = sum(int(group.offsets[-1]) for group in tokenized)
-            if token_count > self.limits.max_call_tokens:
-                raise TooManyTexts("token", token_count, self.limits.max_call_tokens, groups[-1][1].field)
-            ticket.settle(token_count)
-            starts = np.cumsum([0, *(len(texts) for texts, _ in groups)])
-            packs = [
-                pack
-                for group, start in zip(tokenized, starts[:-1], strict=True)
-                for pack in packing.make_packs(group, self._pack_tokens, int(start))
-            ]
-            results = await self._dispatcher.run(packs, schedule.priority, schedule.deadline, schedule.timings)
+            return await self._compute(tokenized, groups[-1][1].field, vector_options, schedule, ticket)
+
+    async def embed_token_ids(
+        self,
+        token_ids: Sequence[Sequence[int]],
+        text_options: TextOptions,
+        vector_options: VectorOptions,
+        schedule: Schedule,
+    ) -> Embedded:
+        """Embeds texts that the caller has tokenized, prompt and special tokens included, as `tokenize` gives them.
+
+        Raises:
+            RequestError: As `embed`, and InvalidField for ids that are not this model's.
+        """
+        self._check_dimensions(vector_options)
+        self._check_count(len(token_ids), text_options.field)
+        with await self._admit(sum(min(len(ids), self.max_tokens) for ids in token_ids), schedule) as ticket:
+            tokenized = self._tokenizer.read_token_ids(token_ids, text_options)
+            (embedded,) = await self._compute([tokenized], text_options.field, vector_options, schedule, ticket)
+        return embedded
+
+    async def _compute(
+        self, groups: Sequence[Tokenized], field: str, vector_options: VectorOptions, schedule: Schedule, ticket: Ticket
+    ) -> list[Embedded]:
+        """Runs tokenized texts through the encoder and shapes their vectors."""
+        token_count = sum(int(group.offsets[-1]) for group in groups)
+        if token_count > self.limits.max_call_tokens:
+            raise TooManyTexts("token", token_count, self.limits.max_call_tokens, field)
+        ticket.settle(token_count)
+        starts = np.cumsum([0, *(len(group.full_counts) for group in groups)])
+        packs = [
+            pack
+            for group, start in zip(groups, starts[:-1], strict=True)
+            for pack in packing.make_packs(group, self.pack_tokens, int(start))
+        ]
+        results = await self._dispatcher.run(packs, schedule.priority, schedule.deadline, schedule.timings)
         pooled = np.empty((int(starts[-1]), self.dimensions), np.float32)
         for pack, vectors in results:
             pooled[pack.rows] = vectors
-        options = VectorOptions(dimensions, vector_options.unnormalized, vector_options.encoding)
+        options = replace(vector_options, dimensions=self._check_dimensions(vector_options))
         shaped = np.split(postprocess.shape_vectors(pooled, options), starts[1:-1])
-        return [Embedded(vectors, group) for vectors, group in zip(shaped, tokenized, strict=True)]
+        return [Embedded(vectors, group) for vectors, group in zip(shaped, groups, strict=True)]
 
     async def tokenize(self, texts: Sequence[str], options: TextOptions) -> Tokenized:
         """Counts tokens; texts may be empty, and too long ones are cut as `options` say."""
-        prompt = self._check(texts, options, allow_empty=True)
-        # No tokens of the encoder's are at stake, only threads; callers that embed must find one free.
-        if self._counting >= _COUNTING_CALLS:
-            raise Overloaded(_COUNTING_DELAY_S)
-        self._counting += 1
-        try:
+        prompt = self.check(texts, options, allow_empty=True)
+        async with self._threads.counting(wait_for_room=False):
             return await self._tokenize(texts, prompt, options, Timings())
-        finally:
-            self._counting -= 1
 
-    def _check(self, texts: Sequence[str], options: TextOptions, *, allow_empty: bool = False) -> str:
+    async def split(
+        self, text: str, options: TextOptions, *, special_tokens: bool, wait_for_room: bool = False
+    ) -> TokenPieces:
+        """Returns the tokens of prompt and text, uncut; raises as `tokenize`.
+
+        Args:
+            text: The text, which may be empty.
+            options: Its prompt.
+            special_tokens: Whether to add the tokens that the model puts around a text.
+            wait_for_room: Waits for other calls of this kind where `tokenize` is refused.
+        """
+        prefixed = self.check([text], options, allow_empty=True) + text
+        work = partial(self._tokenizer.split, prefixed, special_tokens=special_tokens)
+        async with self._threads.counting(wait_for_room=wait_for_room):
+            return await self._threads.run(work, len(prefixed))
+
+    async def join(self, ids: Sequence[int], *, skip_special_tokens: bool, wait_for_room: bool = False) -> str:
+        """Returns the text that tokens stand for.
+
+        Raises:
+            TooManyTexts: More ids than a call may have tokens.
+            InvalidField: An id that the vocabulary does not have.
+            Overloaded: As `tokenize`.
+        """
+        if len(ids) > self.limits.max_call_tokens:
+            raise TooManyTexts("token", len(ids), self.limits.max_call_tokens, "ids")
+        work = partial(self._tokenizer.join, ids, skip_special_tokens=skip_special_tokens)
+        async with self._threads.counting(wait_for_room=wait_for_room):
+            return await self._threads.run(work, len(ids))
+
+    def _check_dimensions(self, options: VectorOptions) -> int:
+        return postprocess.check_dimensions(options.dimensions, self.dimensions, options.dimensions_step)
+
+    def _check_count(self, count: int, field: str) -> None:
+        if not count:
+            raise NoTexts(field)
+        if count > self.limits.max_texts:
+            raise TooManyTexts("text", count, self.limits.max_texts, field)
+
+    def check(self, texts: Sequence[str], options: TextOptions, *, allow_empty: bool = False) -> str:
         """Refuses what needs no tokenizer to be refused, and returns the prompt."""
-        if not texts:
-            raise NoTexts(options.field)
-        if len(texts) > self.limits.max_texts:
-            raise TooManyTexts("text", len(texts), self.limits.max_texts, options.field)
+        self._check_count(len(texts), options.field)
         for index, text in enumerate(texts):
             if not allow_empty and (not text or text.isspace()):
-                raise EmptyText(options.field, index)
+                raise EmptyText(options.field, options.place(index))
             # A character has at most four bytes, so most texts need not be encoded to be measured.
             if len(text) * 4 > self.limits.max_text_bytes:
                 byte_count = len(text.encode())
                 if byte_count > self.limits.max_text_bytes:
-                    raise TextTooLong(options.field, index, "byte", byte_count, self.limits.max_text_bytes)
+                    place = options.place(index)
+                    raise TextTooLong(options.field, place, "byte", byte_count, self.limits.max_text_bytes)
         return prompts.choose_prompt(self._prompts, options)
 
     async def _admit(self, tokens: int, schedule: Schedule) -> Ticket:
@@ -166,10 +222,7 @@ class Embedder:
 
     async def _tokenize(self, texts: Sequence[str], prompt: str, options: TextOptions, timings: Timings) -> Tokenized:
         started = time.monotonic()
-        if sum(map(len, texts)) + len(prompt) * len(texts) < _INLINE_CHARACTERS:
-            tokenized = self._tokenizer.tokenize(texts, prompt, options)
-        else:
-            loop = asyncio.get_running_loop()
-            tokenized = await loop.run_in_executor(self._executor, self._tokenizer.tokenize, texts, prompt, options)
+        work = partial(self._tokenizer.tokenize, texts, prompt, options)
+        tokenized = await self._threads.run(work, sum(map(len, texts)) + len(prompt) * len(texts))
         timings.tokenize_ms += (time.monotonic() - started) * 1e3
         return tokenized

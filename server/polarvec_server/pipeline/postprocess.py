@@ -9,17 +9,16 @@ from polarvec_server.errors import NonFinite, UnsupportedDimensions
 from polarvec_server.pipeline.values import EncodedVectors, Encoding, VectorOptions
 
 
-def check_dimensions(dimensions: int, max_dimensions: int) -> int:
+def check_dimensions(dimensions: int, max_dimensions: int, step: int = 8) -> int:
     """Returns the number of dimensions to keep; 0 asks for all.
 
     Raises:
-        UnsupportedDimensions: Not a multiple of 8 from 8 to `max_dimensions`.
+        UnsupportedDimensions: Not a multiple of `step` from `step` to `max_dimensions`.
     """
     if dimensions in (0, max_dimensions):
         return max_dimensions
-    # Eight dimensions make a byte in ENCODING_BINARY.
-    if dimensions < 8 or dimensions > max_dimensions or dimensions % 8:
-        raise UnsupportedDimensions(dimensions, max_dimensions)
+    if dimensions < step or dimensions > max_dimensions or dimensions % step:
+        raise UnsupportedDimensions(dimensions, max_dimensions, step)
     return dimensions
 
 

@@ -35,6 +35,10 @@ class Encoding(enum.Enum):
     BINARY = "binary"
 
 
+# Of one number.
+_BITS = {Encoding.FLOAT32: 32, Encoding.FLOAT16: 16, Encoding.INT8: 8, Encoding.BINARY: 1}
+
+
 class Priority(enum.IntEnum):
     """Who goes first; the numbers are Triton's priority levels."""
 
@@ -52,6 +56,12 @@ class TextOptions:
     truncation: Truncation = Truncation.REFUSE
     # The field of the request that the texts came in, for error messages.
     field: str = "texts"
+    # The field is one text and no list: errors name it without a number.
+    single: bool = False
+
+    def place(self, index: int) -> int | None:
+        """Returns a text's number in the field, None if it has none."""
+        return None if self.single else index
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +71,8 @@ class VectorOptions:
     dimensions: int = 0
     unnormalized: bool = False
     encoding: Encoding = Encoding.FLOAT32
+    # What a shorter vector must be a multiple of: eight dimensions make a byte in ENCODING_BINARY.
+    dimensions_step: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,25 @@ class Tokenized:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each text, (N,) int64."""
         return np.diff(self.offsets)
+
+    @property
+    def cut_rows(self) -> NDArray[np.int64]:
+        """The texts that were cut, (n,) int64."""
+        return np.flatnonzero(self.full_counts > self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenPieces:
+    """The tokens of one text, each with what it stands for; five lists of the same length.
+
+    `starts` and `stops` are places in `text`, counted in bytes of UTF-8; those of special tokens mean nothing.
+    """
+
+    ids: list[int]
+    pieces: list[str]
+    special: list[bool]
+    starts: list[int]
+    stops: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +145,11 @@ class EncodedVectors:
     dimensions: int
     encoding: Encoding
     scales: NDArray[np.float32] | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one vector."""
+        return -(-self.dimensions * _BITS[self.encoding] // 8)
 
 
 @dataclass(slots=True)
