@@ -20,6 +20,8 @@ from polarvec._errors import (
     Unauthenticated,
     Unavailable,
 )
+from polarvec._similarity import cosine_similarity, hamming_similarity
+from polarvec._tls import Tls
 from polarvec._types import (
     CallTimings,
     EmbeddingResult,
@@ -65,6 +67,7 @@ __all__ = [
     "Ranking",
     "ServerError",
     "StreamItem",
+    "Tls",
     "TokenizedText",
     "TruncatedText",
     "Truncation",
@@ -72,4 +75,6 @@ __all__ = [
     "Unavailable",
     "VectorOptions",
     "__version__",
+    "cosine_similarity",
+    "hamming_similarity",
 ]

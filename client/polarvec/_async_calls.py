@@ -1,26 +1,28 @@
-"""The asyncio side of the wire: one lazy channel, calls with deadlines, several in flight, bulk jobs."""
+"""The asyncio side of the wire: one call, a list of texts as several calls, a bulk job."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Sequence
 from typing import Final, TypeVar
 
-import grpc
-import grpc.aio
 from polarvec_proto.v1 import embedding_pb2 as pb
 
-from polarvec._async_stream import AsyncStreamCall
+from polarvec._async_channels import AsyncChannels
+from polarvec._async_stream import AsyncStreamCalls
+from polarvec._async_unary import AsyncUnary
 from polarvec._batching import Batch
 from polarvec._channel import EMBED, ChannelSettings, Rpc
-from polarvec._errors import PolarvecError, from_rpc_error
+from polarvec._context import CallContext
+from polarvec._errors import PolarvecError
+from polarvec._lanes import Lanes
 from polarvec._requests import embed_request
-from polarvec._results import EmbedPart, call_timings
-from polarvec._retry import Deadline, call_delay_s
+from polarvec._results import EmbedPart
+from polarvec._retry import CallPolicy
 from polarvec._stream import StreamLedger
-from polarvec._types import CallTimings, StreamItem
+from polarvec._types import StreamItem
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -29,32 +31,28 @@ ResponseT = TypeVar("ResponseT")
 class AsyncCalls:
     """The calls of one client; bound to the event loop of its first call."""
 
-    def __init__(self, settings: ChannelSettings, *, max_in_flight: int) -> None:
+    def __init__(self, settings: ChannelSettings, *, max_in_flight: int, hedge_after_s: float | None) -> None:
         """Opens nothing yet."""
-        self._settings: Final = settings
         self._max_in_flight: Final = max_in_flight
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: grpc.aio.Channel | None = None
-        self._closed = False
+        self._channels: Final = AsyncChannels(settings)
+        self._policy: Final = CallPolicy(len(settings.endpoints), hedge_after_s=hedge_after_s)
+        self._unary: Final = AsyncUnary(self._channels, self._policy)
 
     async def close(self) -> None:
-        """Ends the connection; calls under way end with an error."""
-        self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
+        """Ends the connections; calls under way end with an error."""
+        await self._channels.close()
 
-    async def unary(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, timeout_s: float) -> ResponseT:
+    async def unary(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, context: CallContext) -> ResponseT:
         """One call, sent again after the server's delay where the server is overloaded.
 
         Raises:
             PolarvecError: It failed.
         """
-        response, _ = await self._finish(rpc, request, Deadline.after(timeout_s))
+        response, _ = await self._unary.call(rpc, request, context)
         return response
 
     async def embed(
-        self, batches: Sequence[Batch], template: pb.EmbedRequest, timeout_s: float
+        self, batches: Sequence[Batch], template: pb.EmbedRequest, context: CallContext
     ) -> AsyncIterator[EmbedPart]:
         """The batches' answers in order, with a bounded number of calls in flight.
 
@@ -67,7 +65,7 @@ class AsyncCalls:
                 if len(window) >= self._max_in_flight:
                     for part in await window.popleft():
                         yield part
-                window.append(asyncio.create_task(self._embed_batch(batch, template, timeout_s)))
+                window.append(asyncio.create_task(self._embed_batch(batch, template, context)))
             while window:
                 for part in await window.popleft():
                     yield part
@@ -77,7 +75,7 @@ class AsyncCalls:
             await asyncio.gather(*window, return_exceptions=True)
 
     async def stream(
-        self, texts: Iterable[str] | AsyncIterable[str], ledger: StreamLedger, timeout_s: float
+        self, texts: Iterable[str] | AsyncIterable[str], ledger: StreamLedger, context: CallContext
     ) -> AsyncGenerator[StreamItem, None]:
         """Runs a bulk job: reads the input only while the ledger has room.
 
@@ -85,36 +83,38 @@ class AsyncCalls:
             PolarvecError: The job failed as a whole.
         """
         source = aiter(texts) if isinstance(texts, AsyncIterable) else _aiter(texts)
-        call = AsyncStreamCall(self._open_channel(), self._settings)
+        calls, lanes = AsyncStreamCalls(self._channels, context.metadata), Lanes(self._policy.rotation)
         try:
             while not ledger.done:
                 if ledger.has_room:
                     await _read_batch(source, ledger)
-                for request in ledger.outgoing():
-                    call.send(request)
-                wait_s = ledger.wait_s(timeout_s)
-                try:
-                    answer = await call.receive(wait_s)
-                except PolarvecError as error:
-                    delay_s = ledger.call_failed(error, timeout_s)
-                    await call.cancel()
-                    await asyncio.sleep(delay_s)
-                    call = AsyncStreamCall(self._open_channel(), self._settings)
-                    continue
-                if answer is None:
-                    ledger.waited(wait_s, timeout_s)
+                for lane, request in ledger.outgoing(lanes.usable()):
+                    calls.send(lane, request)
+                    lanes.opened(lane)
+                wait_s = min(lanes.wait_s(), context.timeout_s) or ledger.wait_s()
+                started_s = time.monotonic()
+                event = await calls.receive(wait_s)
+                waited_s = min(wait_s, time.monotonic() - started_s)
+                if event is not None and event.answer is not None:
+                    lanes.answered(event.lane)
+                    ledger.settle(event.answer)
                 else:
-                    ledger.settle(answer)
+                    if event is not None and event.error is not None:
+                        await calls.drop(event.lane)
+                        lanes.failed(event.lane, event.error)
+                        ledger.call_failed(event.lane, event.error)
+                    for lane in ledger.waited(waited_s, lanes.usable()):
+                        await calls.drop(lane)
+                        lanes.give_up(lane)
                 for item in ledger.ready():
                     yield item
-            await call.finish()
+            await calls.finish()
         finally:
-            await call.cancel()
+            await calls.cancel()
 
-    async def _embed_batch(self, batch: Batch, template: pb.EmbedRequest, timeout_s: float) -> list[EmbedPart]:
-        request = embed_request(template, batch.texts)
+    async def _embed_batch(self, batch: Batch, template: pb.EmbedRequest, context: CallContext) -> list[EmbedPart]:
         try:
-            response, timings = await self._finish(EMBED, request, Deadline.after(timeout_s))
+            response, timings = await self._unary.call(EMBED, embed_request(template, batch.texts), context)
         except PolarvecError as error:
             if not batch.can_halve_after(error):
                 raise batch.in_callers_terms(error) from error.__cause__
@@ -122,45 +122,8 @@ class AsyncCalls:
             return [EmbedPart(batch, response, timings)]
         parts: list[EmbedPart] = []
         for half in batch.halves():
-            parts += await self._embed_batch(half, template, timeout_s)
+            parts += await self._embed_batch(half, template, context)
         return parts
-
-    async def _finish(
-        self, rpc: Rpc[RequestT, ResponseT], request: RequestT, deadline: Deadline
-    ) -> tuple[ResponseT, CallTimings]:
-        for attempt in itertools.count(1):
-            method = self._open_channel().unary_unary(rpc.path, rpc.serialize, rpc.parse)
-            call = method(request, timeout=deadline.remaining_s(), metadata=self._settings.metadata)
-            try:
-                return await call, call_timings(await call.trailing_metadata())
-            except grpc.RpcError as error:
-                failure = from_rpc_error(error)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if self._closed and task is not None and not task.cancelling():
-                    raise RuntimeError("this client was closed during the call") from None
-                raise
-            delay_s = call_delay_s(failure, attempt, deadline)
-            if delay_s is None:
-                raise failure
-            await asyncio.sleep(delay_s)
-        raise AssertionError("count() does not end")
-
-    def _open_channel(self) -> grpc.aio.Channel:
-        if self._closed:
-            raise RuntimeError("this client is closed; make a new one")
-        loop = asyncio.get_running_loop()
-        if self._channel is None:
-            target, credentials, options = self._settings.target, self._settings.credentials, self._settings.options
-            self._channel = (
-                grpc.aio.insecure_channel(target, options=options)
-                if credentials is None
-                else grpc.aio.secure_channel(target, credentials, options=options)
-            )
-            self._loop = loop
-        if self._loop is not loop:
-            raise RuntimeError("this client belongs to another event loop; make one client for each loop")
-        return self._channel
 
 
 async def _aiter(texts: Iterable[str]) -> AsyncIterator[str]:

@@ -1,18 +1,19 @@
-"""One EmbedStream call, for asyncio."""
+"""The EmbedStream calls of one bulk job, for asyncio: one to each endpoint that has work."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
 from polarvec_proto.v1 import embedding_pb2 as pb
 
-from polarvec._channel import EMBED_STREAM, ChannelSettings
+from polarvec._async_channels import AsyncChannels
+from polarvec._channel import EMBED_STREAM
 from polarvec._errors import PolarvecError, from_rpc_error
-from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, ended_early
+from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, StreamEvent, ended_early
 
 ResultT = TypeVar("ResultT")
 
@@ -20,34 +21,80 @@ _WRITE_FAILED = "Internal error from Core"
 _STATUS_TIMEOUT_S = 0.5
 
 
-class AsyncStreamCall:
-    """One EmbedStream call: what is sent waits in a queue that gRPC empties, answers are read when asked for."""
+class AsyncStreamCalls:
+    """Opens a call at the first item for an endpoint; answers are read when asked for."""
 
-    def __init__(self, channel: grpc.aio.Channel, settings: ChannelSettings) -> None:
-        """Opens the call."""
+    def __init__(self, channels: AsyncChannels, metadata: tuple[tuple[str, str], ...]) -> None:
+        """Opens nothing yet."""
+        self._channels: Final = channels
+        self._metadata: Final = metadata
+        self._calls: dict[int, _StreamCall] = {}
+
+    def send(self, lane: int, request: pb.EmbedStreamRequest) -> None:
+        """Hands one item over; gRPC sends it when the server has room."""
+        if lane not in self._calls:
+            self._calls[lane] = _StreamCall(self._channels.open(lane), self._metadata, lane)
+        self._calls[lane].send(request)
+
+    async def receive(self, wait_s: float) -> StreamEvent | None:
+        """The next answer or end of a call, or None if nothing came in time."""
+        if not self._calls:
+            await asyncio.sleep(wait_s)
+            return None
+        readings = {call.reading(): call for call in self._calls.values()}
+        done, _ = await asyncio.wait(readings, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            return None
+        call = readings[done.pop()]
+        try:
+            return StreamEvent(call.lane, answer=await call.answer())
+        except PolarvecError as error:
+            return StreamEvent(call.lane, error=error)
+
+    async def drop(self, lane: int) -> None:
+        """Ends the call to an endpoint."""
+        await self._calls.pop(lane).cancel()
+
+    async def finish(self) -> None:
+        """Says that nothing more comes, and lets the servers end their calls."""
+        for call in self._calls.values():
+            call.half_close()
+        if self._calls:
+            await asyncio.wait([call.reading() for call in self._calls.values()], timeout=FINISH_TIMEOUT_S)
+
+    async def cancel(self) -> None:
+        """Ends every call; harmless after `finish`."""
+        for call in self._calls.values():
+            await call.cancel()
+
+
+class _StreamCall:
+    """One call: what is sent waits in a queue that gRPC empties."""
+
+    def __init__(self, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], lane: int) -> None:
+        self.lane: Final = lane
         self._outbox: asyncio.Queue[pb.EmbedStreamRequest | None] = asyncio.Queue()
         self._reading: asyncio.Task[Any] | None = None
         method = channel.stream_stream(EMBED_STREAM.path, EMBED_STREAM.serialize, EMBED_STREAM.parse)
-        self._call = method(self._requests(), timeout=CALL_TIMEOUT_S, metadata=settings.metadata)
+        self._call = method(self._requests(), timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._end: asyncio.Future[PolarvecError] = asyncio.get_running_loop().create_future()
         self._call.add_done_callback(self._book_end)
 
     def send(self, request: pb.EmbedStreamRequest) -> None:
-        """Hands one item over; gRPC sends it when the server has room."""
         self._outbox.put_nowait(request)
 
-    async def receive(self, wait_s: float) -> pb.EmbedStreamResponse | None:
-        """The next answer, or None if none came in time.
+    def reading(self) -> asyncio.Task[Any]:
+        """The read under way, or a new one; cancelling it would end the whole call."""
+        self._reading = self._reading or asyncio.ensure_future(self._call.read())
+        return self._reading
+
+    async def answer(self) -> pb.EmbedStreamResponse:
+        """What the read that is done has brought.
 
         Raises:
             PolarvecError: The call is over.
         """
-        # A read that is cancelled ends the whole call, so it lives on in its task when the wait is over.
-        self._reading = self._reading or asyncio.ensure_future(self._call.read())
-        await asyncio.wait({self._reading}, timeout=wait_s)
-        if not self._reading.done():
-            return None
-        reading, self._reading = self._reading, None
+        reading, self._reading = self.reading(), None
         try:
             answer = reading.result()
         except grpc.RpcError as error:
@@ -58,16 +105,10 @@ class AsyncStreamCall:
             raise ended_early()
         return answer
 
-    async def finish(self) -> None:
-        """Says that nothing more comes, and lets the server end the call."""
+    def half_close(self) -> None:
         self._outbox.put_nowait(None)
-        try:
-            await self.receive(FINISH_TIMEOUT_S)
-        except PolarvecError:
-            return  # The call is over, which is all that was wanted.
 
     async def cancel(self) -> None:
-        """Ends the call; harmless after `finish`."""
         self._outbox.put_nowait(None)
         self._call.cancel()
         if self._reading is not None:

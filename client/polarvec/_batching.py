@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -70,8 +71,10 @@ class Batcher:
             max_token_count: The most tokens that the model reads of a text: no text costs more.
             fixed_bytes: Bytes of the request beside the texts.
         """
-        self._limits = limits
-        self._max_token_count = max_token_count
+        self._max_text_count = limits.max_text_count or sys.maxsize
+        self._max_request_bytes = limits.max_request_bytes or sys.maxsize
+        self._max_call_tokens = limits.max_token_count or sys.maxsize
+        self._max_token_count = max_token_count or sys.maxsize
         self._fixed_bytes = fixed_bytes
         self._indexes: list[int] = []
         self._texts: list[str] = []
@@ -87,9 +90,9 @@ class Batcher:
         text_bytes = utf8_byte_count(text, index) + _TEXT_OVERHEAD_BYTES
         text_tokens = estimated_token_count(text, self._max_token_count)
         full = (
-            _exceeds(len(self._texts) + 1, self._limits.max_text_count)
-            or _exceeds(self._byte_count + text_bytes, self._limits.max_request_bytes)
-            or _exceeds(self._token_count + text_tokens, self._limits.max_token_count)
+            len(self._texts) >= self._max_text_count
+            or self._byte_count + text_bytes > self._max_request_bytes
+            or self._token_count + text_tokens > self._max_call_tokens
         )
         batch = self.flush() if full else None
         self._indexes.append(index)
@@ -162,7 +165,3 @@ def utf8_byte_count(text: str, index: int) -> int:
             field=f"texts[{index}]",
             metadata={"index": str(index)},
         ) from None  # The cause holds the user's text.
-
-
-def _exceeds(value: int, limit: int) -> bool:
-    return 0 < limit < value

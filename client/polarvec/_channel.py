@@ -1,9 +1,9 @@
-"""How the server is reached: target, channel options, service config and the table of RPCs; opens nothing itself."""
+"""How the server is reached: targets, channel options, service config and the table of RPCs; opens nothing itself."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Generic, TypeVar
@@ -13,12 +13,14 @@ from google.protobuf.message import Message
 from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._errors import InvalidRequest
+from polarvec._tls import Tls, tls_credentials, tls_options
 
 DEFAULT_TARGET = "localhost:50051"
 _SERVICE = "polarvec.v1.EmbeddingService"
 _DEFAULT_PORT = 50051
 _SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:", "xds:")
 _UNARY = ("Embed", "Rank", "Tokenize", "ListModels", "GetModel")
+_CONNECT_TIMEOUT_MS = 3_000
 _MAX_SEND_BYTES = 16 * 2**20
 # A server keeps its answers under 16 MiB; the rest is room for one that does not.
 _MAX_RECEIVE_BYTES = 64 * 2**20
@@ -71,28 +73,54 @@ def is_serving(response: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSettings:
-    """Everything that a channel is made of."""
+    """Everything that the channels of a client are made of, one for each endpoint."""
 
-    target: str
+    endpoints: tuple[str, ...]
     credentials: grpc.ChannelCredentials | None
     options: tuple[tuple[str, str | int], ...]
     metadata: tuple[tuple[str, str], ...]
 
 
 def channel_settings(
-    target: str, *, api_key: str | None, credentials: grpc.ChannelCredentials | None
+    target: str | Sequence[str],
+    *,
+    api_key: str | None,
+    tls: Tls | None,
+    credentials: grpc.ChannelCredentials | None,
 ) -> ChannelSettings:
     """Checks what the caller gave and puts the settings together.
 
     Raises:
-        InvalidRequest: The target or the key is malformed.
+        InvalidRequest: A target, the key or a certificate is malformed, or TLS is given twice.
     """
+    if tls is not None and credentials is not None:
+        raise InvalidRequest("tls and credentials both say how to encrypt; give one of them.")
     metadata: tuple[tuple[str, str], ...] = ()
     if api_key is not None:
         if not api_key or not api_key.isascii() or not api_key.isprintable():
             raise InvalidRequest("The API key must be printable ASCII and not empty; check where it comes from.")
         metadata = (("authorization", f"Bearer {api_key}"),)
-    return ChannelSettings(parse_target(target), credentials, _options(), metadata)
+    endpoints = parse_targets(target)
+    if tls is not None:
+        credentials = tls_credentials(tls)
+    options = (*_options(alone=len(endpoints) == 1), *tls_options(tls))
+    return ChannelSettings(endpoints, credentials, options, metadata)
+
+
+def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
+    """One target or several, each as gRPC understands it.
+
+    Raises:
+        InvalidRequest: There is none, or one is malformed.
+        TypeError: One is no str.
+    """
+    targets = (target,) if isinstance(target, str) else tuple(target)
+    if not targets:
+        raise InvalidRequest("The list of targets is empty; give host:port of at least one server.")
+    for one in targets:
+        if not isinstance(one, str):
+            raise TypeError(f"a target is of type {type(one).__name__}; give a str or a list of str")
+    return tuple(map(parse_target, targets))
 
 
 def parse_target(target: str) -> str:
@@ -117,9 +145,9 @@ def parse_target(target: str) -> str:
     raise InvalidRequest(f"The target {target!r} has no valid port; give host:port, for IPv6 [address]:port.")
 
 
-def _options() -> tuple[tuple[str, str | int], ...]:
-    return (
-        ("grpc.service_config", _service_config()),
+def _options(*, alone: bool) -> tuple[tuple[str, str | int], ...]:
+    options: tuple[tuple[str, str | int], ...] = (
+        ("grpc.service_config", _service_config(retries=alone)),
         ("grpc.primary_user_agent", f"polarvec-python/{package_version()}"),
         ("grpc.max_send_message_length", _MAX_SEND_BYTES),
         ("grpc.max_receive_message_length", _MAX_RECEIVE_BYTES),
@@ -132,10 +160,16 @@ def _options() -> tuple[tuple[str, str | int], ...]:
         # Each client has a connection of its own, so that the workers behind one port share several clients.
         ("grpc.use_local_subchannel_pool", 1),
     )
+    # A connection may take gRPC's 20 s to be made; among several endpoints there is another one to go to.
+    return options if alone else (*options, ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS))
 
 
-def _service_config() -> str:
-    """UNAVAILABLE only, 4 attempts, 0.1 s to 1 s, doubled, with gRPC's own jitter; never RESOURCE_EXHAUSTED."""
+def _service_config(*, retries: bool) -> str:
+    """UNAVAILABLE only, 4 attempts, 0.1 s to 1 s, doubled, with gRPC's own jitter; never RESOURCE_EXHAUSTED.
+
+    Args:
+        retries: Whether gRPC tries again by itself; among several endpoints the SDK goes to another one instead.
+    """
     retry = {
         "maxAttempts": 4,
         "initialBackoff": "0.1s",
@@ -143,8 +177,11 @@ def _service_config() -> str:
         "backoffMultiplier": 2,
         "retryableStatusCodes": ["UNAVAILABLE"],
     }
-    config = {
-        "loadBalancingConfig": [{"round_robin": {}}],
+    # A name such as dns:/// may stand for several addresses, which take calls in turn.
+    config: dict[str, object] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    if not retries:
+        return json.dumps(config)
+    config |= {
         # Not EmbedStream: StreamLedger opens a new call itself, and replays from gRPC would only stand in its way.
         "methodConfig": [{"name": [{"service": _SERVICE, "method": name} for name in _UNARY], "retryPolicy": retry}],
         # Retries stop while more than about one call in ten fails: they must not feed an outage.

@@ -9,7 +9,7 @@ _EXTRA = {"typer", "rich", "click"}
 
 
 def main() -> None:
-    """Runs the command; exits with 0 (done), 1 (the server or the way to it failed) or 2 (the call must change)."""
+    """Runs the command; docs/cli.md lists the exit codes."""
     try:
         from polarvec._commands import app
     except ModuleNotFoundError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from types import TracebackType
 from typing import Literal, Self, Unpack, overload
 
@@ -21,7 +21,8 @@ from polarvec._channel import (
     health_request,
     is_serving,
 )
-from polarvec._progress import progress_bar
+from polarvec._context import CallContext, trace_metadata
+from polarvec._progress import progress_bar, shown_progress, text_count_of
 from polarvec._requests import (
     as_texts,
     check_stream_source,
@@ -33,9 +34,10 @@ from polarvec._requests import (
     tokenize_request,
     tokenize_template,
 )
-from polarvec._results import embedding_result, model_from, rankings, tokenized_texts
+from polarvec._results import EmbedParts, model_from, rankings, tokenized_texts
 from polarvec._stream import StreamLedger
 from polarvec._sync_calls import SyncCalls
+from polarvec._tls import Tls
 from polarvec._types import (
     ArrayEncoding,
     EmbeddingResult,
@@ -70,30 +72,40 @@ class Client:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Sequence[str] = DEFAULT_TARGET,
         *,
         timeout_s: float = 30.0,
         max_in_flight: int = 4,
+        hedge_after_s: float | None = None,
         api_key: str | None = None,
+        tls: Tls | None = None,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         """Connects to nothing yet; the first call does.
 
         Args:
-            target: host:port, or a gRPC name such as dns:///host:port or unix:/path.
+            target: host:port, a gRPC name such as dns:///host:port or unix:/path, or a list of those. A list's servers
+                take calls in turn, and one in trouble is passed over; they must serve the same model.
             timeout_s: Seconds that one gRPC call may take, waits and retries included.
-            max_in_flight: gRPC calls that one method call has under way at most.
-            api_key: Sent as `authorization: Bearer ...`; use it with `credentials`, or it travels in the clear.
-            credentials: TLS, from grpc.ssl_channel_credentials(); None is plain text.
+            max_in_flight: gRPC calls that one method call has under way at most, for each target.
+            hedge_after_s: Seconds after which a call without an answer is made a second time, at another target if
+                there is one; the first answer counts. At most one call in twenty is. None means never.
+            api_key: Sent as `authorization: Bearer ...`; use it with `tls`, or it travels in the clear.
+            tls: Encrypts the connections; None is plain text.
+            credentials: In place of `tls`, whatever else gRPC can do.
 
         Raises:
             InvalidRequest: An argument has a value that cannot work.
         """
-        settings = channel_settings(target, api_key=api_key, credentials=credentials)
-        self._target = settings.target
+        settings = channel_settings(target, api_key=api_key, tls=tls, credentials=credentials)
+        endpoint_count = len(settings.endpoints)
+        self._target = settings.endpoints[0] if endpoint_count == 1 else list(settings.endpoints)
+        self._metadata = settings.metadata
         self._timeout_s = checked_timeout_s(timeout_s)
-        self._max_in_flight = checked_count("max_in_flight", max_in_flight)
-        self._calls = SyncCalls(settings, max_in_flight=max_in_flight)
+        self._max_in_flight = checked_count("max_in_flight", max_in_flight) * endpoint_count
+        if hedge_after_s is not None:
+            checked_timeout_s(hedge_after_s, "hedge_after_s")
+        self._calls = SyncCalls(settings, max_in_flight=self._max_in_flight, hedge_after_s=hedge_after_s)
         self._models: dict[str, Model] = {}
 
     @overload
@@ -203,6 +215,7 @@ class Client:
         input_type: InputType,
         encoding: Encoding = "float32",
         timeout_s: float | None = None,
+        traceparent: str | None = None,
         progress: bool = False,
         **options: Unpack[VectorOptions],
     ) -> EmbeddingResult:
@@ -213,19 +226,20 @@ class Client:
             input_type: "query", "document" or "raw" (no prompt).
             encoding: "float32", "float16", "int8" or "binary".
             timeout_s: Seconds that one gRPC call may take; the client's own if None.
+            traceparent: The W3C trace that the call belongs to; OpenTelemetry's current one if None.
             progress: Shows a tqdm bar.
             **options: See `VectorOptions`.
         """
         listed, single = as_texts(texts)
         template = embed_template(input_type=input_type, encoding=encoding, **options)
-        timeout = self._timeout(timeout_s)
-        batcher = self._batcher(template, timeout, text_count=len(listed))
-        parts = []
+        context = self._context(timeout_s, traceparent)
+        batcher = self._batcher(template, context, text_count=len(listed))
+        parts = EmbedParts(len(listed))
         with progress_bar(len(listed), shown=progress) as advance:
-            for part in self._calls.embed(list(batches(listed, batcher)), template, timeout):
+            for part in self._calls.embed(list(batches(listed, batcher)), template, context):
                 parts.append(part)
                 advance(len(part.batch.texts))
-        return embedding_result(parts, single=single)
+        return parts.result(single=single)
 
     def embed_stream(
         self,
@@ -233,9 +247,11 @@ class Client:
         *,
         input_type: InputType,
         encoding: Encoding = "float32",
-        batch_size: int = 32,
+        batch_size: int = 128,
         ordered: bool = True,
         timeout_s: float | None = None,
+        traceparent: str | None = None,
+        progress: bool = False,
         **options: Unpack[VectorOptions],
     ) -> Generator[StreamItem, None, None]:
         """Embeds any number of texts in bounded memory; a bad text gets its own error and spoils nothing else.
@@ -250,12 +266,16 @@ class Client:
             batch_size: Texts in one item of the stream, at most.
             ordered: False hands texts out as they are done; `StreamItem.index` says which is which.
             timeout_s: Seconds that the server may stay silent; the client's own if None.
+            traceparent: The W3C trace that the call belongs to; OpenTelemetry's current one if None.
+            progress: Shows a tqdm bar; it knows the end if `texts` has a length.
             **options: See `VectorOptions`.
         """
         template = embed_template(input_type=input_type, encoding=encoding, **options)
         check_stream_source(texts)
         checked_count("batch_size", batch_size)
-        return self._stream(texts, template, self._timeout(timeout_s), batch_size=batch_size, ordered=ordered)
+        context = self._context(timeout_s, traceparent)
+        items = self._stream(texts, template, context, batch_size=batch_size, ordered=ordered)
+        return shown_progress(items, text_count_of(texts)) if progress else items
 
     @overload
     def rank(
@@ -265,6 +285,7 @@ class Client:
         *,
         top_k: int = ...,
         timeout_s: float | None = ...,
+        traceparent: str | None = ...,
         **options: Unpack[RankOptions],
     ) -> Ranking: ...
     @overload
@@ -275,6 +296,7 @@ class Client:
         *,
         top_k: int = ...,
         timeout_s: float | None = ...,
+        traceparent: str | None = ...,
         **options: Unpack[RankOptions],
     ) -> list[Ranking]: ...
     def rank(
@@ -284,6 +306,7 @@ class Client:
         *,
         top_k: int = 0,
         timeout_s: float | None = None,
+        traceparent: str | None = None,
         **options: Unpack[RankOptions],
     ) -> Ranking | list[Ranking]:
         """Orders documents by cosine similarity to each query, in one gRPC call.
@@ -293,6 +316,7 @@ class Client:
             documents: At least one.
             top_k: Documents to name for each query; 0 means all.
             timeout_s: Seconds that the call may take; the client's own if None.
+            traceparent: The W3C trace that the call belongs to; OpenTelemetry's current one if None.
             **options: See `RankOptions`.
 
         Returns:
@@ -301,7 +325,7 @@ class Client:
         listed, single = as_texts(queries, "queries")
         passages, _ = as_texts(documents, "documents")
         request = rank_request(listed, passages, top_k=top_k, **options)
-        response = self._calls.unary(RANK, request, self._timeout(timeout_s))
+        response = self._calls.unary(RANK, request, self._context(timeout_s, traceparent))
         result = rankings(response, len(listed))
         return result[0] if single else result
 
@@ -313,6 +337,7 @@ class Client:
         input_type: InputType,
         include_ids: bool = ...,
         timeout_s: float | None = ...,
+        traceparent: str | None = ...,
         **options: Unpack[PromptOptions],
     ) -> TokenizedText: ...
     @overload
@@ -323,6 +348,7 @@ class Client:
         input_type: InputType,
         include_ids: bool = ...,
         timeout_s: float | None = ...,
+        traceparent: str | None = ...,
         **options: Unpack[PromptOptions],
     ) -> list[TokenizedText]: ...
     def tokenize(
@@ -332,6 +358,7 @@ class Client:
         input_type: InputType,
         include_ids: bool = False,
         timeout_s: float | None = None,
+        traceparent: str | None = None,
         **options: Unpack[PromptOptions],
     ) -> TokenizedText | list[TokenizedText]:
         """Counts tokens after the prompt, special tokens included.
@@ -341,6 +368,7 @@ class Client:
             input_type: "query", "document" or "raw" (no prompt).
             include_ids: Asks for the token ids too.
             timeout_s: Seconds that one gRPC call may take; the client's own if None.
+            traceparent: The W3C trace that the call belongs to; OpenTelemetry's current one if None.
             **options: See `PromptOptions`.
 
         Returns:
@@ -348,36 +376,37 @@ class Client:
         """
         listed, single = as_texts(texts)
         template = tokenize_template(input_type=input_type, include_ids=include_ids, **options)
-        timeout = self._timeout(timeout_s)
-        batcher = self._batcher(template, timeout, text_count=len(listed))
+        context = self._context(timeout_s, traceparent)
+        batcher = self._batcher(template, context, text_count=len(listed))
         result: list[TokenizedText] = []
         for batch in batches(listed, batcher):
-            response = self._calls.unary(TOKENIZE, tokenize_request(template, batch.texts), timeout)
+            response = self._calls.unary(TOKENIZE, tokenize_request(template, batch.texts), context)
             result += tokenized_texts(response, len(batch.texts))
         return result[0] if single else result
 
-    def models(self, *, timeout_s: float | None = None) -> list[Model]:
+    def models(self, *, timeout_s: float | None = None, traceparent: str | None = None) -> list[Model]:
         """The models that the server answers for, the default one first."""
-        response = self._calls.unary(LIST_MODELS, pb.ListModelsRequest(), self._timeout(timeout_s))
+        response = self._calls.unary(LIST_MODELS, pb.ListModelsRequest(), self._context(timeout_s, traceparent))
         return [model_from(message) for message in response.models]
 
-    def model(self, model: str = "", *, timeout_s: float | None = None) -> Model:
+    def model(self, model: str = "", *, timeout_s: float | None = None, traceparent: str | None = None) -> Model:
         """One model; the default one if no id is given."""
-        response = self._calls.unary(GET_MODEL, get_model_request(model), self._timeout(timeout_s))
+        response = self._calls.unary(GET_MODEL, get_model_request(model), self._context(timeout_s, traceparent))
         return model_from(response.model)
 
-    def health(self, service: str = "", *, timeout_s: float | None = None) -> bool:
+    def health(self, service: str = "", *, timeout_s: float | None = None, traceparent: str | None = None) -> bool:
         """Whether the server can embed now, proven by a real inference.
 
         Args:
             service: A model id; empty means the whole server.
             timeout_s: Seconds that the call may take; the client's own if None.
+            traceparent: The W3C trace that the call belongs to; OpenTelemetry's current one if None.
 
         Raises:
             NotFound: There is no such model.
             Unavailable: The server cannot be reached.
         """
-        return is_serving(self._calls.unary(HEALTH, health_request(service), self._timeout(timeout_s)))
+        return is_serving(self._calls.unary(HEALTH, health_request(service), self._context(timeout_s, traceparent)))
 
     def close(self) -> None:
         """Ends the connection; the client cannot be used afterwards."""
@@ -397,35 +426,40 @@ class Client:
         """The target; never the key."""
         return f"Client({self._target!r})"
 
-    def _timeout(self, timeout_s: float | None) -> float:
-        return self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+    def _context(self, timeout_s: float | None, traceparent: str | None) -> CallContext:
+        timeout_s = self._timeout_s if timeout_s is None else checked_timeout_s(timeout_s)
+        return CallContext(timeout_s, (*self._metadata, *trace_metadata(traceparent)))
 
-    def _batcher(self, template: pb.EmbedRequest | pb.TokenizeRequest, timeout_s: float, *, text_count: int) -> Batcher:
+    def _batcher(
+        self, template: pb.EmbedRequest | pb.TokenizeRequest, context: CallContext, *, text_count: int
+    ) -> Batcher:
         if text_count == 1:  # One text is one call whatever the limits are.
             return Batcher(Limits(), max_token_count=0)
-        model = self._cached_model(template.model, timeout_s)
+        model = self._cached_model(template.model, context)
         return batcher_for(model, template)
 
-    def _cached_model(self, model: str, timeout_s: float) -> Model:
+    def _cached_model(self, model: str, context: CallContext) -> Model:
         if model not in self._models:
-            self._models[model] = self.model(model, timeout_s=timeout_s)
+            response = self._calls.unary(GET_MODEL, get_model_request(model), context)
+            self._models[model] = model_from(response.model)
         return self._models[model]
 
     def _stream(
         self,
         texts: Iterable[str],
         template: pb.EmbedRequest,
-        timeout_s: float,
+        context: CallContext,
         *,
         batch_size: int,
         ordered: bool,
     ) -> Generator[StreamItem, None, None]:
-        model = self._cached_model(template.model, timeout_s)
+        model = self._cached_model(template.model, context)
         ledger = StreamLedger(
             template,
             batcher_for(model, template, max_text_count=batch_size),
             max_text_bytes=model.limits.max_text_bytes,
             window_text_count=batch_size * _ITEMS_A_CALL * self._max_in_flight,
             ordered=ordered,
+            timeout_s=context.timeout_s,
         )
-        yield from self._calls.stream(texts, ledger, timeout_s)
+        yield from self._calls.stream(texts, ledger, context)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,12 +51,13 @@ def decode(response: pb.EmbedResponse, text_count: int) -> Embeddings:
     dtype = next(dtype for _, encoding, dtype in _NAMES if encoding == name)
     columns = response.dimensions // _BITS_A_BYTE if name == "binary" else response.dimensions
     wanted = text_count * columns * np.dtype(dtype).itemsize
-    if columns <= 0 or len(response.embeddings) != wanted:
+    data = response.embeddings  # Once: protobuf copies the bytes whenever they are asked for.
+    if columns <= 0 or len(data) != wanted:
         raise ServerError(
-            f"The server sent {len(response.embeddings)} bytes where {text_count} vectors of {response.dimensions} "
+            f"The server sent {len(data)} bytes where {text_count} vectors of {response.dimensions} "
             f"dimensions in {name} take {wanted}; report this with the versions of both sides."
         )
-    rows: NDArray[Any] = np.frombuffer(response.embeddings, dtype=dtype).reshape(text_count, columns)
+    rows: NDArray[Any] = np.frombuffer(data, dtype=dtype).reshape(text_count, columns)
     rows = rows.astype(rows.dtype.newbyteorder("="), copy=False)
     if name != "int8":
         return rows
@@ -66,16 +66,34 @@ def decode(response: pb.EmbedResponse, text_count: int) -> Embeddings:
     return Int8Embeddings(values=rows, scales=np.array(response.scales, dtype=np.float32))
 
 
-def join(parts: Sequence[Embeddings]) -> Embeddings:
-    """Parts of one call one after another, as fresh writable arrays: sum of the Ni, D."""
-    if isinstance(parts[0], Int8Embeddings):
-        quantized = cast("Sequence[Int8Embeddings]", parts)
-        return Int8Embeddings(
-            values=np.concatenate([part.values for part in quantized]),
-            scales=np.concatenate([part.scales for part in quantized]),
-        )
-    joined: NDArray[Any] = np.concatenate(cast("Sequence[NDArray[Any]]", parts))
-    return joined
+class Joined:
+    """Parts of one call one after another in fresh writable arrays, so that no answer is kept until the last came."""
+
+    def __init__(self, text_count: int) -> None:
+        """Makes the arrays when the first part says what they hold."""
+        self._text_count = text_count
+        self._filled_count = 0
+        self._rows: NDArray[Any] | None = None
+        self._scales: NDArray[np.float32] | None = None
+
+    def add(self, part: Embeddings) -> None:
+        """Copies the next part in: (Ni, D)."""
+        rows = part.values if isinstance(part, Int8Embeddings) else part
+        if self._rows is None:
+            self._rows = np.empty((self._text_count, rows.shape[1]), rows.dtype)
+            self._scales = np.empty(self._text_count, np.float32) if isinstance(part, Int8Embeddings) else None
+        place = slice(self._filled_count, self._filled_count + len(rows))
+        self._rows[place] = rows
+        if isinstance(part, Int8Embeddings) and self._scales is not None:
+            self._scales[place] = part.scales
+        self._filled_count += len(rows)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """All parts: (N, D), once every one of the N texts is there."""
+        if self._rows is None or self._filled_count != self._text_count:
+            raise AssertionError(f"{self._filled_count} of {self._text_count} vectors are there")
+        return self._rows if self._scales is None else Int8Embeddings(values=self._rows, scales=self._scales)
 
 
 def row(embeddings: Embeddings, index: int) -> Embeddings:

@@ -25,6 +25,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no py.typed
 
+# The reason that the client itself gives, beside those of the API: gRPC calls a wrong certificate UNAVAILABLE too.
+TLS_FAILED = "TLS_FAILED"
+
+_TLS_FAILURES = ("CERTIFICATE_VERIFY_FAILED", "Custom verification check failed", "WRONG_VERSION_NUMBER")
 _DETAILS_KEY = "grpc-status-details-bin"
 _REQUEST_ID_KEY = "x-request-id"
 _INDEXED_FIELD = re.compile(r"^texts\[(\d+)\]$")
@@ -47,7 +51,8 @@ class PolarvecError(Exception):
 
         Args:
             message: A sentence that says what to do.
-            reason: A name of the API's ErrorReason, such as TEXT_TOO_LONG; empty if the server named none.
+            reason: A name of the API's ErrorReason, such as TEXT_TOO_LONG; empty if the server named none. TLS_FAILED
+                is the client's own: the two sides do not trust each other.
             metadata: The reason's numbers and names, as the API documents them.
             field: The part of the request that is wrong, such as texts[3].
             request_id: The server's id of the call, for its logs.
@@ -147,6 +152,8 @@ def from_rpc_error(error: grpc.RpcError) -> PolarvecError:
         status.code = code_pb2.INVALID_ARGUMENT
         status.message = f"The message is too big for one call; send fewer or shorter texts ({text})."
     result = from_status(status, request_id=str(trailers.get(_REQUEST_ID_KEY, "")))
+    if not result.reason and _is_tls_failure(code, text):
+        result.reason = TLS_FAILED
     result.__cause__ = error
     return result
 
@@ -186,9 +193,21 @@ def _status(serialized: str | bytes | None) -> status_pb2.Status | None:
         return None
 
 
+def _is_tls_failure(code: grpc.StatusCode | None, text: str) -> bool:
+    """Whether gRPC could not connect because this side does not trust the other: trying again does not help."""
+    return code is grpc.StatusCode.UNAVAILABLE and any(sign in text for sign in _TLS_FAILURES)
+
+
 def _explained(code: grpc.StatusCode | None, text: str) -> str:
     """A sentence for the errors that gRPC itself makes, whose texts do not say what to do."""
     match code:
+        case grpc.StatusCode.UNAVAILABLE if _is_tls_failure(code, text):
+            return f"TLS failed; check that the server speaks it, and the ca and server_name of tls ({text})."
+        case grpc.StatusCode.UNAVAILABLE if "Socket closed" in text:
+            return (
+                "The server closed the connection; check that it runs, and if it speaks TLS, that tls is given, with a "
+                f"client certificate that it accepts ({text})."
+            )
         case grpc.StatusCode.UNAVAILABLE:
             return f"The server cannot be reached; check the target and that the server runs ({text})."
         case grpc.StatusCode.DEADLINE_EXCEEDED:

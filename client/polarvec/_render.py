@@ -9,14 +9,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from polarvec._types import EmbeddingResult, Model, Ranking, StreamItem
+from polarvec._bench import Findings
+from polarvec._types import EmbeddingResult, Model, Ranking, StreamItem, TokenizedText
 
 _SHOWN_NUMBERS = 4
 _SHOWN_CHARACTERS = 60
+_SHOWN_IDS = 16
 
 
 def complain(sentence: str) -> None:
@@ -63,18 +67,51 @@ def rankings(queries: Sequence[str], documents: Sequence[str], found: Sequence[R
         _print(table)
 
 
+def similarities(texts: Sequence[str], matrix: NDArray[Any], *, as_json: bool) -> None:
+    """Every text against every other, the closer the greener; (N, N) float32."""
+    if as_json:
+        _json({"texts": list(texts), "similarities": matrix.tolist()})
+        return
+    table = _table("#", "text", *map(str, range(len(texts))))
+    others = matrix[~np.eye(len(texts), dtype=bool)]
+    low, high = float(others.min()), float(others.max())
+    for index, (text, row) in enumerate(zip(texts, matrix, strict=True)):
+        cells = [
+            Text(f"{score:+.4f}", style="dim" if column == index else _heat(score, low, high))
+            for column, score in enumerate(row.tolist())
+        ]
+        table.add_row(str(index), _shortened(text), *cells)
+    _print(table)
+
+
+def tokens(
+    texts: Sequence[str], counted: Sequence[TokenizedText], *, limit: int, with_ids: bool, as_json: bool
+) -> None:
+    """How many tokens each text has, against what the model reads."""
+    if as_json:
+        for index, count in enumerate(counted):
+            row = {"index": index, "token_count": count.token_count, "too_long": count.too_long}
+            _json(row | {"token_ids": count.token_ids} if with_ids else row)
+        return
+    table = _table("#", "text", "tokens", "", *(["token ids"] if with_ids else []))
+    for index, (text, count) in enumerate(zip(texts, counted, strict=True)):
+        ids = [_first(count.token_ids)] if with_ids else []
+        verdict = Text("too long", style="red") if count.too_long else ""
+        table.add_row(str(index), _shortened(text), str(count.token_count), verdict, *ids)
+    _print(table)
+    line(f"{sum(count.token_count for count in counted)} tokens; the model reads {limit} of a text")
+
+
 def models(listed: Sequence[Model], *, as_json: bool) -> None:
     """One row a model."""
     if as_json:
-        # Prompts apart: they are a read-only mapping, which asdict cannot copy.
-        _json([{**asdict(replace(model, prompts={})), "prompts": dict(model.prompts)} for model in listed])
+        _json([_model_object(model) for model in listed])
         return
     table = _table("model", "dimensions", "max tokens", "pooling", "engine", "precision", "fingerprint")
     for model in listed:
-        shorter = "".join(f", {dimensions}" for dimensions in model.trained_dimensions)
         table.add_row(
             escape(model.id),
-            f"{model.dimensions}{shorter}",
+            _dimensions(model),
             str(model.max_token_count),
             model.pooling,
             model.engine,
@@ -84,12 +121,78 @@ def models(listed: Sequence[Model], *, as_json: bool) -> None:
     _print(table)
 
 
-def health(service: str, *, serving: bool, as_json: bool) -> None:
-    """One word."""
+def model(shown: Model, *, as_json: bool) -> None:
+    """Everything about one model, a line each."""
     if as_json:
-        _json({"service": service, "serving": serving})
+        _json(_model_object(shown))
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    plain = ("id", "revision", "architecture", "max_token_count", "pooling", "precision", "engine", "fingerprint")
+    for name in plain:
+        table.add_row(name.replace("_", " "), escape(str(getattr(shown, name))))
+    table.add_row("dimensions", _dimensions(shown))
+    for name, prompt in shown.prompts.items():
+        table.add_row(f"prompt {escape(name)}", escape(repr(prompt)))
+    for name, limit in asdict(shown.limits).items():
+        table.add_row(f"limit {name.replace('_', ' ')}", f"{limit:,}" if limit else "none")
+    _print(table)
+
+
+def health(target: str, service: str, *, serving: bool, as_json: bool) -> None:
+    """One word, after the target if there are several."""
+    if as_json:
+        _json(({"target": target} if target else {}) | {"service": service, "serving": serving})
     else:
-        line("serving" if serving else "not serving")
+        line(f"{target}{' ' if target else ''}{'serving' if serving else 'not serving'}")
+
+
+def bench(findings: Findings, *, as_json: bool) -> None:
+    """What a load found."""
+    load, percentiles = findings.load, {f"p{name}_ms": findings.percentile_ms(name) for name in (50, 95, 99)}
+    loop = "closed" if load.rate_per_s is None else "open"
+    if as_json:
+        wanted = {"concurrency": load.concurrency} if load.rate_per_s is None else {"rate_per_s": load.rate_per_s}
+        names = ("calls_per_s", "texts_per_s", "tokens_per_s")
+        given = {"loop": loop, **wanted, "batch_size": load.batch_size, "elapsed_s": findings.elapsed_s}
+        found = {"calls": len(findings.latencies_ms), **{name: getattr(findings, name) for name in names}}
+        _json({**given, **found, **percentiles, "errors": dict(findings.errors)})
+        return
+    how = f"{load.concurrency} calls under way" if load.rate_per_s is None else f"{load.rate_per_s:g} calls/s begun"
+    table = _table("calls", "calls/s", "texts/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "errors")
+    table.title = f"{loop} loop, {how}, {load.batch_size} texts a call, {findings.elapsed_s:.1f} s"
+    errors = ", ".join(f"{count} {name}" for name, count in findings.errors.most_common()) or "none"
+    rates = (findings.calls_per_s, findings.texts_per_s, findings.tokens_per_s)
+    shown = ["-" if value is None else f"{value:.1f}" for value in percentiles.values()]
+    table.add_row(f"{len(findings.latencies_ms):,}", *(f"{rate:,.1f}" for rate in rates), *shown, errors)
+    _print(table)
+
+
+def version(text: str, *, as_json: bool) -> None:
+    """One line."""
+    if as_json:
+        _json({"version": text})
+    else:
+        line(text)
+
+
+def _model_object(shown: Model) -> dict[str, Any]:
+    # Prompts apart: they are a read-only mapping, which asdict cannot copy.
+    return {**asdict(replace(shown, prompts={})), "prompts": dict(shown.prompts)}
+
+
+def _dimensions(shown: Model) -> str:
+    return ", ".join(map(str, (shown.dimensions, *shown.trained_dimensions)))
+
+
+def _first(token_ids: Sequence[int]) -> str:
+    shown = " ".join(map(str, token_ids[:_SHOWN_IDS]))
+    return shown if len(token_ids) <= _SHOWN_IDS else f"{shown} … (all with --json)"
+
+
+def _heat(score: float, low: float, high: float) -> str:
+    """A colour that both light and dark terminals show."""
+    place = (score - low) / (high - low) if high > low else 1.0
+    return "bold green" if place > 2 / 3 else "yellow" if place > 1 / 3 else ""
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

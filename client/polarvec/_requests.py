@@ -167,14 +167,14 @@ def rank_request(
     )
 
 
-def checked_timeout_s(timeout_s: float) -> float:
+def checked_timeout_s(timeout_s: float, name: str = "timeout_s") -> float:
     """The timeout, if a call can have it.
 
     Raises:
         InvalidRequest: It is not a positive number of seconds.
     """
     if not 0 < timeout_s <= _MAX_TIMEOUT_S:
-        raise InvalidRequest(f"timeout_s is {timeout_s:g}; give seconds, more than 0 and at most {_MAX_TIMEOUT_S}.")
+        raise InvalidRequest(f"{name} is {timeout_s:g}; give seconds, more than 0 and at most {_MAX_TIMEOUT_S}.")
     return timeout_s
 
 

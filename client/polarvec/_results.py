@@ -13,7 +13,7 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec import _codec
 from polarvec._batching import Batch
 from polarvec._errors import ServerError
-from polarvec._types import CallTimings, EmbeddingResult, Limits, Model, Ranking, TokenizedText, TruncatedText
+from polarvec._types import CallTimings, EmbeddingResult, Encoding, Limits, Model, Ranking, TokenizedText, TruncatedText
 
 _POOLINGS = {pb.POOLING_CLS: "cls", pb.POOLING_MEAN: "mean", pb.POOLING_LAST_TOKEN: "last_token"}
 
@@ -27,30 +27,49 @@ class EmbedPart:
     timings: CallTimings
 
 
-def embedding_result(parts: Sequence[EmbedPart], *, single: bool) -> EmbeddingResult:
-    """The parts of a call as one result.
+class EmbedParts:
+    """The parts of one call, in order; what they hold is read as they come, and they are let go."""
 
-    Raises:
-        ServerError: A part cannot be read, or the parts come from different embedding spaces.
-    """
-    first = parts[0].response
-    if any(part.response.fingerprint != first.fingerprint for part in parts):
-        raise changed_fingerprint()
-    embeddings = _codec.join([_codec.decode(part.response, len(part.batch.texts)) for part in parts])
-    return EmbeddingResult(
-        embeddings=_codec.row(embeddings, 0) if single else embeddings,
-        model=first.model,
-        fingerprint=first.fingerprint,
-        dimensions=first.dimensions,
-        encoding=_codec.encoding_name(first),
-        token_counts=tuple(count for part in parts for count in token_counts(part.response, len(part.batch.texts))),
-        truncated=tuple(
-            TruncatedText(part.batch.indexes[text.index], text.token_count)
-            for part in parts
-            for text in part.response.truncated
-        ),
-        calls=tuple(part.timings for part in parts),
-    )
+    def __init__(self, text_count: int) -> None:
+        """Starts empty."""
+        self._joined = _codec.Joined(text_count)
+        self._token_counts: list[int] = []
+        self._truncated: list[TruncatedText] = []
+        self._calls: list[CallTimings] = []
+        self._fingerprint = self._model = ""
+        self._dimensions = 0
+        self._encoding: Encoding = "float32"
+
+    def append(self, part: EmbedPart) -> None:
+        """Reads the next part.
+
+        Raises:
+            ServerError: It cannot be read, or comes from another embedding space than the first.
+        """
+        response, batch = part.response, part.batch
+        if not self._calls:
+            self._fingerprint, self._model = response.fingerprint, response.model
+            self._dimensions, self._encoding = response.dimensions, _codec.encoding_name(response)
+        elif response.fingerprint != self._fingerprint:
+            raise changed_fingerprint()
+        self._joined.add(_codec.decode(response, len(batch.texts)))
+        self._token_counts += token_counts(response, len(batch.texts))
+        self._truncated += [TruncatedText(batch.indexes[text.index], text.token_count) for text in response.truncated]
+        self._calls.append(part.timings)
+
+    def result(self, *, single: bool) -> EmbeddingResult:
+        """All of it, once every part is there."""
+        embeddings = self._joined.embeddings
+        return EmbeddingResult(
+            embeddings=_codec.row(embeddings, 0) if single else embeddings,
+            model=self._model,
+            fingerprint=self._fingerprint,
+            dimensions=self._dimensions,
+            encoding=self._encoding,
+            token_counts=tuple(self._token_counts),
+            truncated=tuple(self._truncated),
+            calls=tuple(self._calls),
+        )
 
 
 def token_counts(response: pb.EmbedResponse, text_count: int) -> Sequence[int]:

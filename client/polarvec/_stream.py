@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec import _codec
 from polarvec._batching import Batch, Batcher, utf8_byte_count
-from polarvec._errors import DeadlineExceeded, InvalidRequest, PolarvecError, ServerError, Unavailable, from_status
+from polarvec._errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    Overloaded,
+    PolarvecError,
+    ServerError,
+    Unavailable,
+    from_status,
+)
 from polarvec._requests import check_text, embed_request
 from polarvec._results import changed_fingerprint, token_counts
-from polarvec._retry import backoff_s, item_delay_s
+from polarvec._retry import item_delay_s
 from polarvec._types import StreamItem
 
 # Every call has a deadline; a job that takes longer goes on in a new call.
 CALL_TIMEOUT_S = 3600.0
+# In UTF-8.
+_MAX_CHARACTER_BYTES = 4
 # What the server gets to end a call whose answers have all come.
 FINISH_TIMEOUT_S = 1.0
 
@@ -30,19 +40,33 @@ def ended_early() -> Unavailable:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One item of the stream: `due_s` is when it may be sent, on the ledger's clock."""
+    """One item of the stream; its times are on the ledger's clock."""
 
     batch: Batch
+    first_s: float
+    """When it was ready for the first time."""
     attempt: int = 1
     due_s: float = 0.0
+    """When it may be sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """What a call of the job brought: an answer, or its end."""
+
+    lane: int
+    """The endpoint that the call goes to."""
+    answer: pb.EmbedStreamResponse | None = None
+    error: PolarvecError | None = None
 
 
 class StreamLedger:
     """Numbers the items, settles the answers and decides what is sent again.
 
     A text that the server names as wrong gets its error and the rest of its item is sent again. An item that meets a
-    restarting encoder is sent again after the server's delay, up to 4 times. When a whole call breaks, everything
-    under way goes into the next call, until the server has been silent for too long.
+    restarting encoder is sent again after the server's delay, up to 4 times, and one that meets a full server for as
+    long as the timeout. When a whole call breaks, everything under way in it goes into other calls, until all servers
+    have been silent for too long.
     """
 
     def __init__(
@@ -53,6 +77,7 @@ class StreamLedger:
         max_text_bytes: int,
         window_text_count: int,
         ordered: bool,
+        timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Starts empty.
@@ -63,6 +88,7 @@ class StreamLedger:
             max_text_bytes: A longer text is refused here, because one message over the limit breaks the whole call.
             window_text_count: Texts that may be in the book at once: the bound of its memory.
             ordered: Whether texts are handed out in the order of the input.
+            timeout_s: Seconds of silence that end the job; no item waits longer for room on the server.
             clock: Seconds that never go back.
         """
         self._template = template
@@ -70,15 +96,17 @@ class StreamLedger:
         self._max_text_bytes = max_text_bytes
         self._window_text_count = window_text_count
         self._ordered = ordered
+        self._timeout_s = timeout_s
         self._clock = clock
         self._outgoing: deque[_Item] = deque()
-        self._sent: dict[int, _Item] = {}
+        self._sent: dict[int, tuple[int, _Item]] = {}
+        self._load: Counter[int] = Counter()
         self._settled: dict[int, StreamItem] = {}
         self._item_number = 0
         self._added_count = 0
         self._yielded_count = 0
         self._input_ended = False
-        self._failure_count = 0
+        self._failure: PolarvecError | None = None
         self._silent_s = 0.0
         self._fingerprint = ""
 
@@ -102,11 +130,12 @@ class StreamLedger:
         checked = check_text(text, index)
         self._added_count += 1
         try:
-            self._check_bytes(utf8_byte_count(checked, index), index)
+            if len(checked) * _MAX_CHARACTER_BYTES > self._max_text_bytes:  # Encoding every text to count costs more.
+                self._check_bytes(utf8_byte_count(checked, index), index)
+            batch = self._batcher.add(index, checked)
         except InvalidRequest as error:
             self._settled[index] = StreamItem(index, error=error)
             return True
-        batch = self._batcher.add(index, checked)
         self._queue(batch)
         return batch is not None
 
@@ -115,38 +144,58 @@ class StreamLedger:
         self._input_ended = True
         self._queue(self._batcher.flush())
 
-    def outgoing(self) -> Iterator[pb.EmbedStreamRequest]:
-        """What is to be sent now."""
+    def outgoing(self, lanes: Sequence[int]) -> Iterator[tuple[int, pb.EmbedStreamRequest]]:
+        """What is to be sent now, each item to the lane that has the least under way.
+
+        Args:
+            lanes: The endpoints that may be used, the first one first among equals.
+        """
         now_s = self._clock()
-        for _ in range(len(self._outgoing)):
+        for _ in range(len(self._outgoing) if lanes else 0):
             item = self._outgoing.popleft()
             if item.due_s > now_s:
                 self._outgoing.append(item)
                 continue
+            lane = min(lanes, key=self._load.__getitem__) if len(lanes) > 1 else lanes[0]
             self._item_number += 1
-            self._sent[self._item_number] = item
+            self._sent[self._item_number] = lane, item
+            self._load[lane] += 1
             request = embed_request(self._template, item.batch.texts)
-            yield pb.EmbedStreamRequest(item_number=self._item_number, request=request)
+            yield lane, pb.EmbedStreamRequest(item_number=self._item_number, request=request)
 
-    def wait_s(self, timeout_s: float) -> float:
-        """Seconds to wait for the next answer: none where there is something else to do, at most `timeout_s`."""
+    def wait_s(self) -> float:
+        """Seconds to wait for the next answer: none where there is something else to do, at most the timeout."""
         ready = self._yielded_count in self._settled if self._ordered else self._settled
         if self.has_room or ready or not (self._sent or self._outgoing):
             return 0.0
-        due_s = min((item.due_s for item in self._outgoing), default=float("inf"))
-        return max(0.0, min(timeout_s, due_s - self._clock()))
+        due_s = min((item.due_s for item in self._outgoing if item.due_s), default=float("inf"))
+        return max(0.0, min(self._timeout_s, due_s - self._clock()))
 
-    def waited(self, seconds: float, timeout_s: float) -> None:
+    def waited(self, seconds: float, lanes: Sequence[int]) -> Sequence[int]:
         """Books a wait that brought no answer. Only waits count, not the time that the caller takes between texts.
 
+        Args:
+            seconds: How long it was.
+            lanes: The endpoints that may be used.
+
+        Returns:
+            Lanes to give up, whose items others take: their servers hang.
+
         Raises:
-            DeadlineExceeded: The server has been silent for `timeout_s`.
+            PolarvecError: All servers have been silent for too long, or no call to them has held.
         """
-        if not self._sent:
-            return
+        if not self._sent and self._failure is None:
+            return ()
         self._silent_s += seconds
-        if self._silent_s >= timeout_s:
-            raise DeadlineExceeded(f"No answer came for {timeout_s:g} s; raise timeout_s or make batch_size smaller.")
+        if self._silent_s < self._timeout_s:
+            return ()
+        silent = [lane for lane, item_count in self._load.items() if item_count]
+        if self._failure is not None or set(lanes) <= set(silent):
+            raise self._failure or self._silence()
+        for lane in silent:
+            self.call_failed(lane, self._silence())
+        self._silent_s = 0.0
+        return silent
 
     def settle(self, answer: pb.EmbedStreamResponse) -> None:
         """Books one answer.
@@ -154,29 +203,29 @@ class StreamLedger:
         Raises:
             ServerError: It cannot be read, belongs to nothing, or comes from another embedding space.
         """
-        item = self._sent.pop(answer.item_number, None)
+        lane, item = self._sent.pop(answer.item_number, (0, None))
         if item is None:
             raise ServerError(f"The server answered item {answer.item_number}, which is not under way; report this.")
-        self._failure_count, self._silent_s = 0, 0.0
+        self._load[lane] -= 1
+        self._failure, self._silent_s = None, 0.0
         if answer.WhichOneof("result") == "response":
             self._accept(item.batch, answer.response)
         else:
             self._reject(item, from_status(answer.error))
 
-    def call_failed(self, error: PolarvecError, timeout_s: float) -> float:
-        """Takes back everything under way after the call broke; says how many seconds to wait before a new one.
+    def call_failed(self, lane: int, error: PolarvecError) -> None:
+        """Takes back everything under way in a call that broke.
 
         Raises:
-            PolarvecError: `error`, where a new call would not help or nothing was answered for `timeout_s`.
+            PolarvecError: `error`, where a new call would not help.
         """
-        self._failure_count += 1
-        delay_s = backoff_s(self._failure_count)
-        self._silent_s += delay_s
-        if not isinstance(error, (Unavailable, DeadlineExceeded)) or self._silent_s >= timeout_s:
+        full = isinstance(error, Overloaded) and error.retry_after_s is not None
+        if not full and not isinstance(error, (Unavailable, DeadlineExceeded)):
             raise error
-        self._outgoing.extendleft(item for _, item in sorted(self._sent.items(), reverse=True))
-        self._sent.clear()
-        return delay_s
+        self._failure = error
+        lost = sorted(number for number, (own, _) in self._sent.items() if own == lane)
+        self._outgoing.extendleft(self._sent.pop(number)[1] for number in reversed(lost))
+        del self._load[lane]
 
     def ready(self) -> Iterator[StreamItem]:
         """What may be handed out now."""
@@ -188,9 +237,16 @@ class StreamLedger:
             self._yielded_count += 1
             yield item
 
-    def _queue(self, batch: Batch | None, *, attempt: int = 1, delay_s: float = 0.0) -> None:
+    def _queue(self, batch: Batch | None) -> None:
         if batch is not None and batch.texts:
-            self._outgoing.append(_Item(batch, attempt, self._clock() + delay_s if delay_s else 0.0))
+            self._outgoing.append(_Item(batch, self._clock()))
+
+    def _silence(self) -> DeadlineExceeded:
+        limit_s = self._timeout_s
+        return DeadlineExceeded(f"No answer came for {limit_s:g} s; raise timeout_s or make batch_size smaller.")
+
+    def _time_left_s(self, item: _Item) -> float:
+        return item.first_s + self._timeout_s - self._clock()
 
     def _check_bytes(self, byte_count: int, index: int) -> None:
         if 0 < self._max_text_bytes < byte_count:
@@ -225,8 +281,9 @@ class StreamLedger:
         elif batch.can_halve_after(error):
             for half in batch.halves():
                 self._queue(half)
-        elif (delay_s := item_delay_s(error, item.attempt)) is not None:
-            self._queue(batch, attempt=item.attempt + 1, delay_s=delay_s)
+        elif (delay_s := item_delay_s(error, item.attempt, self._time_left_s(item))) is not None:
+            due_s = self._clock() + delay_s
+            self._outgoing.append(_Item(batch, item.first_s, item.attempt + 1, due_s))
         else:
             for index in batch.indexes:
                 self._settled[index] = StreamItem(index, error=error)

@@ -1,27 +1,28 @@
-"""The blocking side of the wire: one lazy channel, calls with deadlines, several in flight, bulk jobs."""
+"""The blocking side of the wire: one call, a list of texts as several calls, a bulk job."""
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import grpc
 from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._batching import Batch
 from polarvec._channel import EMBED, ChannelSettings, Rpc
-from polarvec._errors import PolarvecError, from_rpc_error
+from polarvec._context import CallContext
+from polarvec._errors import PolarvecError
+from polarvec._lanes import Lanes
 from polarvec._requests import embed_request
-from polarvec._results import EmbedPart, call_timings
-from polarvec._retry import Deadline, call_delay_s
+from polarvec._results import EmbedPart
+from polarvec._retry import CallPolicy
 from polarvec._stream import StreamLedger
-from polarvec._sync_stream import SyncStreamCall
-from polarvec._types import CallTimings, StreamItem
+from polarvec._sync_channels import SyncChannels
+from polarvec._sync_stream import SyncStreamCalls
+from polarvec._sync_unary import Flight, SyncUnary
+from polarvec._types import StreamItem
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -30,92 +31,88 @@ ResponseT = TypeVar("ResponseT")
 class SyncCalls:
     """The calls of one client; safe to use from several threads."""
 
-    def __init__(self, settings: ChannelSettings, *, max_in_flight: int) -> None:
+    def __init__(self, settings: ChannelSettings, *, max_in_flight: int, hedge_after_s: float | None) -> None:
         """Opens nothing yet."""
-        self._settings: Final = settings
         self._max_in_flight: Final = max_in_flight
-        self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
-        self._closed = False
+        self._channels: Final = SyncChannels(settings)
+        self._policy: Final = CallPolicy(len(settings.endpoints), hedge_after_s=hedge_after_s)
+        self._unary: Final = SyncUnary(self._channels, self._policy)
 
     def close(self) -> None:
-        """Ends the connection; calls under way end with an error."""
-        with self._lock:
-            self._closed = True
-            channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
+        """Ends the connections; calls under way end with an error."""
+        self._channels.close()
 
-    def unary(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, timeout_s: float) -> ResponseT:
+    def unary(self, rpc: Rpc[RequestT, ResponseT], request: RequestT, context: CallContext) -> ResponseT:
         """One call, sent again after the server's delay where the server is overloaded.
 
         Raises:
             PolarvecError: It failed.
         """
-        response, _ = self._finish(rpc, request, Deadline.after(timeout_s))
+        response, _ = self._unary.land(self._unary.launch(rpc, request, context, background=False))
         return response
 
-    def embed(self, batches: Sequence[Batch], template: pb.EmbedRequest, timeout_s: float) -> Iterator[EmbedPart]:
+    def embed(self, batches: Sequence[Batch], template: pb.EmbedRequest, context: CallContext) -> Iterator[EmbedPart]:
         """The batches' answers in order, with a bounded number of calls in flight.
 
         Raises:
             PolarvecError: A batch failed; the calls still in flight are cancelled.
         """
-        window: deque[_Flight] = deque()
+        window: deque[_BatchFlight] = deque()
         try:
             for batch in batches:
                 if len(window) >= self._max_in_flight:
-                    yield from self._land(window.popleft(), template, timeout_s)
-                window.append(self._launch(batch, template, timeout_s, alone=len(batches) == 1))
+                    yield from self._land(window.popleft(), template, context)
+                window.append(self._launch(batch, template, context, background=len(batches) > 1))
             while window:
-                yield from self._land(window.popleft(), template, timeout_s)
+                yield from self._land(window.popleft(), template, context)
         finally:
             for flight in window:
-                if flight.begun is not None:
-                    flight.begun.cancel()
+                flight.call.cancel()
 
-    def stream(self, texts: Iterable[str], ledger: StreamLedger, timeout_s: float) -> Iterator[StreamItem]:
+    def stream(self, texts: Iterable[str], ledger: StreamLedger, context: CallContext) -> Iterator[StreamItem]:
         """Runs a bulk job: reads the input in the caller's thread, and only while the ledger has room.
 
         Raises:
             PolarvecError: The job failed as a whole.
         """
         source = iter(texts)
-        call = SyncStreamCall(self._open_channel(), self._settings)
+        calls, lanes = SyncStreamCalls(self._channels, context.metadata), Lanes(self._policy.rotation)
         try:
             while not ledger.done:
                 if ledger.has_room:
                     _read_batch(source, ledger)
-                for request in ledger.outgoing():
-                    call.send(request)
-                wait_s = ledger.wait_s(timeout_s)
-                try:
-                    answer = call.receive(wait_s)
-                except PolarvecError as error:
-                    delay_s = ledger.call_failed(error, timeout_s)
-                    call.cancel()
-                    time.sleep(delay_s)
-                    call = SyncStreamCall(self._open_channel(), self._settings)
-                    continue
-                if answer is None:
-                    ledger.waited(wait_s, timeout_s)
+                for lane, request in ledger.outgoing(lanes.usable()):
+                    calls.send(lane, request)
+                    lanes.opened(lane)
+                wait_s = min(lanes.wait_s(), context.timeout_s) or ledger.wait_s()
+                started_s = time.monotonic()
+                event = calls.receive(wait_s)
+                waited_s = min(wait_s, time.monotonic() - started_s)
+                if event is not None and event.answer is not None:
+                    lanes.answered(event.lane)
+                    ledger.settle(event.answer)
                 else:
-                    ledger.settle(answer)
+                    if event is not None and event.error is not None:
+                        calls.drop(event.lane)
+                        lanes.failed(event.lane, event.error)
+                        ledger.call_failed(event.lane, event.error)
+                    for lane in ledger.waited(waited_s, lanes.usable()):
+                        calls.drop(lane)
+                        lanes.give_up(lane)
                 yield from ledger.ready()
-            call.finish()
+            calls.finish()
         finally:
-            call.cancel()
+            calls.cancel()
 
-    def _launch(self, batch: Batch, template: pb.EmbedRequest, timeout_s: float, *, alone: bool) -> _Flight:
-        deadline, request = Deadline.after(timeout_s), embed_request(template, batch.texts)
-        if alone:  # A call that the caller's thread makes itself costs a third less than one begun in the background.
-            return _Flight(batch, request, deadline, None)
-        call = self._method(EMBED).future(request, timeout=deadline.remaining_s(), metadata=self._settings.metadata)
-        return _Flight(batch, request, deadline, call)
+    def _launch(
+        self, batch: Batch, template: pb.EmbedRequest, context: CallContext, *, background: bool
+    ) -> _BatchFlight:
+        request = embed_request(template, batch.texts)
+        return _BatchFlight(batch, self._unary.launch(EMBED, request, context, background=background))
 
-    def _land(self, flight: _Flight, template: pb.EmbedRequest, timeout_s: float) -> Iterator[EmbedPart]:
+    def _land(self, flight: _BatchFlight, template: pb.EmbedRequest, context: CallContext) -> Iterator[EmbedPart]:
         try:
-            response, timings = self._finish(EMBED, flight.request, flight.deadline, flight.begun)
+            response, timings = self._unary.land(flight.call)
         except PolarvecError as error:
             if not flight.batch.can_halve_after(error):
                 raise flight.batch.in_callers_terms(error) from error.__cause__
@@ -123,59 +120,15 @@ class SyncCalls:
             yield EmbedPart(flight.batch, response, timings)
             return
         for half in flight.batch.halves():
-            yield from self._land(self._launch(half, template, timeout_s, alone=True), template, timeout_s)
-
-    def _finish(
-        self, rpc: Rpc[RequestT, ResponseT], request: RequestT, deadline: Deadline, begun: Any = None
-    ) -> tuple[ResponseT, CallTimings]:
-        for attempt in itertools.count(1):
-            try:
-                if begun is not None:
-                    return begun.result(), call_timings(begun.trailing_metadata())
-                response, call = self._method(rpc).with_call(
-                    request, timeout=deadline.remaining_s(), metadata=self._settings.metadata
-                )
-                return response, call_timings(call.trailing_metadata())
-            except grpc.RpcError as error:
-                if self._closed:
-                    raise RuntimeError("this client was closed during the call") from error
-                failure = from_rpc_error(error)
-            except BaseException:  # KeyboardInterrupt, gevent's kill: nobody waits for the answer any more.
-                if begun is not None:
-                    begun.cancel()
-                raise
-            delay_s = call_delay_s(failure, attempt, deadline)
-            if delay_s is None:
-                raise failure
-            time.sleep(delay_s)
-            begun = None
-        raise AssertionError("count() does not end")
-
-    def _method(self, rpc: Rpc[RequestT, ResponseT]) -> Any:
-        return self._open_channel().unary_unary(rpc.path, rpc.serialize, rpc.parse)
-
-    def _open_channel(self) -> grpc.Channel:
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("this client is closed; make a new one")
-            if self._channel is None:
-                target, credentials, options = self._settings.target, self._settings.credentials, self._settings.options
-                self._channel = (
-                    grpc.insecure_channel(target, options=options)
-                    if credentials is None
-                    else grpc.secure_channel(target, credentials, options=options)
-                )
-            return self._channel
+            yield from self._land(self._launch(half, template, context, background=False), template, context)
 
 
 @dataclass(frozen=True, slots=True)
-class _Flight:
-    """A batch under way; `begun` is its call, or None if it is still to be made."""
+class _BatchFlight:
+    """A batch and its call under way."""
 
     batch: Batch
-    request: pb.EmbedRequest
-    deadline: Deadline
-    begun: Any
+    call: Flight[Any, pb.EmbedResponse]
 
 
 def _read_batch(source: Iterator[str], ledger: StreamLedger) -> None:

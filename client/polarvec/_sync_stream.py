@@ -1,67 +1,108 @@
-"""One EmbedStream call, blocking."""
+"""The EmbedStream calls of one bulk job, blocking: one to each endpoint that has work."""
 
 from __future__ import annotations
 
 import queue
 import threading
+from typing import Final
 
 import grpc
 from polarvec_proto.v1 import embedding_pb2 as pb
 
-from polarvec._channel import EMBED_STREAM, ChannelSettings
+from polarvec._channel import EMBED_STREAM
 from polarvec._errors import PolarvecError, from_rpc_error
-from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, ended_early
+from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, StreamEvent, ended_early
+from polarvec._sync_channels import SyncChannels
 
 
-class SyncStreamCall:
-    """One EmbedStream call: what is sent waits in one queue, a thread of its own puts the answers into another.
+class SyncStreamCalls:
+    """Opens a call at the first item for an endpoint; all answers come out of one queue."""
+
+    def __init__(self, channels: SyncChannels, metadata: tuple[tuple[str, str], ...]) -> None:
+        """Opens nothing yet."""
+        self._channels: Final = channels
+        self._metadata: Final = metadata
+        self._inbox: queue.SimpleQueue[tuple[_StreamCall, pb.EmbedStreamResponse | PolarvecError]] = queue.SimpleQueue()
+        self._calls: dict[int, _StreamCall] = {}
+
+    def send(self, lane: int, request: pb.EmbedStreamRequest) -> None:
+        """Hands one item over; gRPC sends it when the server has room."""
+        if lane not in self._calls:
+            self._calls[lane] = _StreamCall(self._channels.open(lane), self._metadata, lane, self._inbox)
+        self._calls[lane].send(request)
+
+    def receive(self, wait_s: float) -> StreamEvent | None:
+        """The next answer or end of a call, or None if nothing came in time."""
+        try:
+            call, answer = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
+        except queue.Empty:
+            return None
+        if self._calls.get(call.lane) is not call:  # A call that was given up; its items are elsewhere by now.
+            return None
+        if isinstance(answer, PolarvecError):
+            return StreamEvent(call.lane, error=answer)
+        return StreamEvent(call.lane, answer=answer)
+
+    def drop(self, lane: int) -> None:
+        """Ends the call to an endpoint."""
+        call = self._calls.pop(lane)
+        call.cancel()
+        call.join()
+
+    def finish(self) -> None:
+        """Says that nothing more comes, and lets the servers end their calls."""
+        for call in self._calls.values():
+            call.half_close()
+        for call in self._calls.values():
+            call.join(FINISH_TIMEOUT_S)
+
+    def cancel(self) -> None:
+        """Ends every call; harmless after `finish`."""
+        for call in self._calls.values():
+            call.cancel()
+        for call in self._calls.values():
+            call.join()
+
+
+class _StreamCall:
+    """One call: what is sent waits in a queue of its own, a thread puts the answers into the job's.
 
     Both queues are bounded by the ledger's window.
     """
 
-    def __init__(self, channel: grpc.Channel, settings: ChannelSettings) -> None:
-        """Opens the call."""
+    def __init__(
+        self,
+        channel: grpc.Channel,
+        metadata: tuple[tuple[str, str], ...],
+        lane: int,
+        inbox: queue.SimpleQueue[tuple[_StreamCall, pb.EmbedStreamResponse | PolarvecError]],
+    ) -> None:
+        self.lane: Final = lane
+        self._inbox: Final = inbox
         self._outbox: queue.SimpleQueue[pb.EmbedStreamRequest | None] = queue.SimpleQueue()
-        self._inbox: queue.SimpleQueue[pb.EmbedStreamResponse | PolarvecError] = queue.SimpleQueue()
         method = channel.stream_stream(EMBED_STREAM.path, EMBED_STREAM.serialize, EMBED_STREAM.parse)
-        self._call = method(iter(self._outbox.get, None), timeout=CALL_TIMEOUT_S, metadata=settings.metadata)
+        self._call = method(iter(self._outbox.get, None), timeout=CALL_TIMEOUT_S, metadata=metadata)
         self._reader = threading.Thread(target=self._read, name="polarvec-stream", daemon=True)
         self._reader.start()
 
     def send(self, request: pb.EmbedStreamRequest) -> None:
-        """Hands one item over; gRPC sends it when the server has room."""
         self._outbox.put(request)
 
-    def receive(self, wait_s: float) -> pb.EmbedStreamResponse | None:
-        """The next answer, or None if none came in time.
-
-        Raises:
-            PolarvecError: The call is over.
-        """
-        try:
-            answer = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
-        except queue.Empty:
-            return None
-        if isinstance(answer, PolarvecError):
-            raise answer
-        return answer
-
-    def finish(self) -> None:
-        """Says that nothing more comes, and lets the server end the call."""
+    def half_close(self) -> None:
         self._outbox.put(None)
-        self._reader.join(FINISH_TIMEOUT_S)
 
     def cancel(self) -> None:
-        """Ends the call and its thread; harmless after `finish`."""
         self._outbox.put(None)
         self._call.cancel()
-        self._reader.join()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        self._reader.join(timeout_s)
 
     def _read(self) -> None:
         try:
             for answer in self._call:
-                self._inbox.put(answer)
+                self._inbox.put((self, answer))
         except grpc.RpcError as error:
-            self._inbox.put(from_rpc_error(error))
+            self._inbox.put((self, from_rpc_error(error)))
         else:
-            self._inbox.put(ended_early())
+            self._inbox.put((self, ended_early()))

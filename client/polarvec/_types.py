@@ -52,6 +52,8 @@ class EmbedOptions(VectorOptions, total=False):
 
     timeout_s: float | None
     """Seconds that one gRPC call may take, waits and retries included; the client's `timeout_s` if not given."""
+    traceparent: str | None
+    """The W3C trace that the call belongs to; OpenTelemetry's current one, if the program uses it, if not given."""
     progress: bool
     """Shows a tqdm bar (`pip install 'polarvec[progress]'`)."""
 
