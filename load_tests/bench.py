@@ -109,6 +109,7 @@ class Server:
                 "POLARVEC_PRECISION": precision,
                 "POLARVEC_GRPC_PORT": str(ports[0]),
                 "POLARVEC_HTTP_PORT": str(ports[1]),
+                "POLARVEC_OPENAI_PORT": "0",
                 "POLARVEC_LOG_LEVEL": "error",
             },
             stdout=subprocess.PIPE,

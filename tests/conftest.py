@@ -53,7 +53,7 @@ def running(process: ServerProcess) -> Iterator[ServerProcess]:
 @pytest.fixture(scope="session")
 def server(e5_small: Path, cache: Path) -> Iterator[ServerProcess]:
     """The default model in float32, two workers, for tests that leave it as they found it."""
-    yield from running(ServerProcess("e5-small", cache, precision="f32", workers=2))
+    yield from running(ServerProcess("e5-small", cache, precision="f32", workers=2, playground=True))
 
 
 @pytest.fixture(scope="session")

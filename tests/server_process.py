@@ -28,12 +28,13 @@ class ServerProcess:
     """Starts a server, tells its addresses and processes, ends it, and can say what it left behind."""
 
     def __init__(self, model: str, cache: Path, **settings: object) -> None:
-        self.grpc_port, self.http_port = free_port(), free_port()
+        self.grpc_port, self.http_port, self.openai_port = free_port(), free_port(), free_port()
         names = {
             "model": model,
             "cache_dir": cache,
             "grpc_port": self.grpc_port,
             "http_port": self.http_port,
+            "openai_port": self.openai_port,
             **settings,
         }
         environment = {name: value for name, value in os.environ.items() if not name.startswith("POLARVEC_")}
@@ -62,6 +63,10 @@ class ServerProcess:
     @property
     def target(self) -> str:
         return f"127.0.0.1:{self.grpc_port}"
+
+    @property
+    def openai_url(self) -> str:
+        return f"http://127.0.0.1:{self.openai_port}/v1"
 
     @property
     def output(self) -> str:
@@ -162,3 +167,17 @@ def wait_until(condition, timeout_s: float, what: str) -> float:
             raise AssertionError(f"after {timeout_s} s still not: {what}")
         time.sleep(0.05)
     return time.monotonic() - started
+
+
+def run_serve(cache: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Runs `polarvec-server serve` to its end: for starts that are refused."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POLARVEC_")}
+    names = {"cache_dir": cache, "openai_port": 0, **settings}
+    environment |= {f"POLARVEC_{name.upper()}": str(value) for name, value in names.items()}
+    return subprocess.run(
+        [sys.executable, "-m", "polarvec_server.cli", "serve"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

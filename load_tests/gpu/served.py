@@ -70,6 +70,7 @@ def _start(scale: Scale, ports: list[int], errors: IO[str]) -> subprocess.Popen[
             "POLARVEC_QUEUE_TOKENS": str(4 << 20),
             "POLARVEC_GRPC_PORT": str(ports[0]),
             "POLARVEC_HTTP_PORT": str(ports[1]),
+            "POLARVEC_OPENAI_PORT": "0",
             **engine,
         },
         stdout=subprocess.PIPE,

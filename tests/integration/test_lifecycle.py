@@ -1,10 +1,7 @@
 """Starting and stopping: side by side, in the way of others, with nothing left behind."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 
 import grpc
 import psutil
@@ -12,20 +9,7 @@ import pytest
 from polarvec import Client
 from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_proto.v1 import embedding_pb2_grpc
-from server_process import ServerProcess, free_port, wait_until
-
-
-def run_serve(cache, **settings):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("POLARVEC_")} | {
-        f"POLARVEC_{name.upper()}": str(value) for name, value in {"cache_dir": cache, **settings}.items()
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "polarvec_server.cli", "serve"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+from server_process import ServerProcess, free_port, run_serve, wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
@@ -42,11 +26,18 @@ def test_stopping_leaves_nothing_behind(tiny_model, cache, number):
 
 
 def test_servers_run_side_by_side(tiny_server, tiny_model, cache):
-    other = ServerProcess(tiny_model, cache, workers=1).wait_ready()
+    other = ServerProcess(tiny_model, cache, workers=1, openai_port=0).wait_ready()
     try:
         for server in (tiny_server, other):
             with Client(server.target) as client:
                 assert client.embed_queries("나란히").shape == (64,)
+        ports = [
+            {c.laddr.port for w in s.workers() for c in w.net_connections("tcp") if c.status == "LISTEN"}
+            for s in (tiny_server, other)
+        ]
+        assert ports[0] == {tiny_server.grpc_port, tiny_server.http_port, tiny_server.openai_port}
+        # The HTTP API is off here.
+        assert ports[1] == {other.grpc_port, other.http_port}
     finally:
         assert other.stop() == 0
     with Client(tiny_server.target) as client:
@@ -69,7 +60,7 @@ def test_a_killed_supervisor_takes_its_processes_along_and_the_next_start_cleans
         server.kill()
 
 
-@pytest.mark.parametrize("setting", ["grpc_port", "http_port", "triton_metrics_port"])
+@pytest.mark.parametrize("setting", ["grpc_port", "http_port", "openai_port", "triton_metrics_port"])
 def test_a_taken_port_is_named(tiny_model, cache, tiny_server, setting):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -101,6 +92,12 @@ def test_the_port_of_a_running_server_is_not_shared_by_accident(tiny_model, cach
         ({"model": "tiny", "triton_binary": "/no/such/triton"}, "/no/such/triton"),
         ({"model": "tiny", "host": "nohost.invalid"}, "POLARVEC_HOST is nohost.invalid"),
         ({"model": "tiny", "grpc_port": 42999, "http_port": 42999}, "both 42999"),
+        ({"model": "tiny", "http_port": 42999, "openai_port": 42999}, "POLARVEC_OPENAI_PORT are both 42999"),
+        ({"model": "tiny", "playground": True}, "set POLARVEC_OPENAI_PORT"),
+        ({"model": "tiny", "tls_cert_file": "cert.pem"}, "POLARVEC_TLS_KEY_FILE"),
+        ({"model": "tiny", "tls_client_ca_file": "ca.pem"}, "POLARVEC_TLS_CERT_FILE"),
+        ({"model": "tiny", "tls_cert_file": "none.pem", "tls_key_file": "none.pem"}, "none.pem"),
+        ({"model": "tiny", "api_keys_file": "no-such-file"}, "POLARVEC_API_KEYS_FILE: no-such-file"),
     ],
 )
 def test_what_cannot_start_says_why_in_a_sentence(tiny_model, cache, settings, sentence, tmp_path):

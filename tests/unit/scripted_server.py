@@ -80,6 +80,7 @@ class ScriptedServer(embedding_pb2_grpc.EmbeddingServiceServicer):
     """Everything that a test may set before a call and look at after it."""
 
     limits: pb.Limits = field(default_factory=pb.Limits)
+    api_key: str = ""  # if any, calls without it are refused
     faults: dict[str, deque[status_pb2.Status]] = field(default_factory=dict)  # by RPC, the next ones first
     item_faults: deque[status_pb2.Status] = field(default_factory=deque)  # for the next items of streams
     delay_s: float = 0.0
@@ -230,6 +231,8 @@ class ScriptedServer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self.seen.append(SeenCall(rpc, request, context.time_remaining(), metadata))
         timings = (("x-queue-ms", "1.5"), ("x-tokenize-ms", "0.25"), ("x-inference-ms", "7"))
         context.set_trailing_metadata((("x-request-id", f"r{len(self.seen)}"), *timings))
+        if self.api_key and metadata.get("authorization") != f"Bearer {self.api_key}":
+            await _abort(context, status(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"))
         if self.faults.get(rpc):
             await _abort(context, self.faults[rpc].popleft())
 
@@ -247,9 +250,18 @@ async def _abort(context: grpc.aio.ServicerContext, failure: status_pb2.Status) 
 class RunningServer:
     """A ScriptedServer on a port of this machine, in a thread with its own event loop."""
 
-    def __init__(self, servicer: ScriptedServer, port: int = 0) -> None:
+    def __init__(
+        self,
+        servicer: ScriptedServer,
+        port: int = 0,
+        *,
+        host: str = "127.0.0.1",
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.servicer = servicer
         self._wanted_port = port
+        self._host = host
+        self._credentials = credentials
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="scripted-server")
         self.health: health.aio.HealthServicer
@@ -279,8 +291,13 @@ class RunningServer:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self.servicer, server)
         self.health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
-        self.port = server.add_insecure_port(f"127.0.0.1:{self._wanted_port}")
-        self.target = f"127.0.0.1:{self.port}"
+        address = f"{self._host}:{self._wanted_port}"
+        self.port = (
+            server.add_insecure_port(address)
+            if self._credentials is None
+            else server.add_secure_port(address, self._credentials)
+        )
+        self.target = f"{self._host}:{self.port}"
         await server.start()
         self._ready.set()
         await self._stop.wait()

@@ -20,6 +20,16 @@ def test_a_call_is_refused_when_its_share_is_used_up():
     assert admission.held_tokens == 0
 
 
+@pytest.mark.parametrize(("priority", "tokens"), [(INTERACTIVE, 200), (BULK, 100)])
+def test_calls_of_a_share_are_let_in_together(priority, tokens):
+    admission = Admission(400, lambda: None)
+    assert admission.share_tokens(priority) == tokens
+    with admission.admit(tokens // 2, priority, None), admission.admit(tokens // 2, priority, None):
+        assert admission.held_tokens == tokens
+        with pytest.raises(Overloaded):
+            admission.admit(1, priority, None)
+
+
 def test_a_call_larger_than_its_share_is_let_in_alone():
     admission = Admission(400, lambda: None)
     with admission.admit(5000, BULK, None), pytest.raises(Overloaded):

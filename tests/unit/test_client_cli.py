@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,51 +15,20 @@ import pytest
 from grpc import StatusCode
 from polarvec import __version__
 from polarvec._commands import app
+from polarvec_proto.v1 import embedding_pb2 as pb
+from server_process import wait_until
 from typer.testing import CliRunner, Result
-from unit.scripted_server import RunningServer, status, vector
+from unit.scripted_server import RunningServer, ScriptedServer, status, vector
 
 
 @pytest.fixture
 def run(scripted: RunningServer):
     """Runs the command in this process, with the scripted server in the environment."""
 
-    def invoke(*arguments: str, stdin: str | bytes | None = None) -> Result:
-        return CliRunner().invoke(app, arguments, input=stdin, env={"POLARVEC_TARGET": scripted.target})
+    def invoke(*arguments: str, stdin: str | bytes | None = None, **environment: str) -> Result:
+        return CliRunner().invoke(app, arguments, input=stdin, env={"POLARVEC_TARGET": scripted.target} | environment)
 
     return invoke
-
-
-def test_embed_shows_a_table(run) -> None:
-    result = run("embed", "서울은 어디?", "[bold]markup[/bold]", "--input-type", "query")
-    assert result.exit_code == 0
-    assert "서울은 어디?" in result.stdout
-    assert "[bold]markup[/bold]" in result.stdout
-    assert f"{vector('서울은 어디?')[0]:+.4f}" in result.stdout
-    assert "fingerprint f1" in result.stdout
-
-
-@pytest.mark.parametrize("source", ["arguments", "file", "stdin"])
-def test_embed_writes_json_lines(run, tmp_path: Path, source: str) -> None:
-    texts = ["하나", "둘"]
-    (tmp_path / "texts").write_text("하나\n둘\n", encoding="utf-8")
-    given = {"arguments": texts, "file": ["--file", str(tmp_path / "texts")], "stdin": []}[source]
-    result = run("embed", *given, "--input-type", "document", "--json", stdin="하나\n둘\n")
-    rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [row["index"] for row in rows] == [0, 1]
-    np.testing.assert_allclose([row["embedding"] for row in rows], [vector(text) for text in texts], rtol=1e-6)
-
-
-def test_embed_writes_npy(run, tmp_path: Path) -> None:
-    path = tmp_path / "out.npy"
-    assert run("embed", "--input-type", "raw", "--npy", str(path), stdin="a\nb\n").exit_code == 0
-    np.testing.assert_array_equal(np.load(path), [vector("a"), vector("b")])
-
-
-def test_json_goes_on_after_a_bad_text(run) -> None:
-    result = run("embed", "a", "BAD", "c", "--input-type", "raw", "--json")
-    assert [json.loads(line)["index"] for line in result.stdout.splitlines()] == [0, 2]
-    assert result.stderr == "polarvec: texts[1] is bad; make it good.\n"
-    assert result.exit_code == 2
 
 
 def test_rank_shows_a_table_a_query(run) -> None:
@@ -74,10 +45,58 @@ def test_rank_writes_json(run) -> None:
     assert sorted(document["document_index"] for document in row["documents"]) == [0, 1]
 
 
+def test_rank_cuts_where_it_is_told(run, scripted: RunningServer) -> None:
+    assert run("rank", "--query", "q", "d", "--truncation", "end").exit_code == 0
+    (call,) = scripted.servicer.seen
+    assert call.request.truncation == pb.TRUNCATION_END
+
+
+def test_similarity_shows_a_matrix(run) -> None:
+    texts = ["하나", "둘", "[bold]셋[/bold]"]
+    result = run("similarity", *texts)
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert rows[0] == ["#", "text", "0", "1", "2"]
+    matrix = np.stack([vector(text) for text in texts])
+    for index, (text, expected) in enumerate(zip(texts, matrix @ matrix.T, strict=True)):
+        assert rows[index + 1] == [str(index), text, *(f"{score:+.4f}" for score in expected)]
+
+
+def test_similarity_writes_json(run) -> None:
+    found = json.loads(run("similarity", "--json", stdin="a\nb\n").stdout)
+    assert found["texts"] == ["a", "b"]
+    expected = float(vector("a") @ vector("b"))
+    np.testing.assert_allclose(found["similarities"], [[1, expected], [expected, 1]], rtol=1e-6)
+
+
+def test_tokenize_counts(run) -> None:
+    result = run("tokenize", "하나", "길" * 65, "--input-type", "query", "--ids")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[1].split() == ["0", "하나", "2", *(str(ord(character)) for character in "하나")]
+    assert "too long" in lines[2] and "(all with --json)" in result.stdout and "too long" not in lines[1]
+    assert lines[-1] == "67 tokens; the model reads 64 of a text"
+
+
+@pytest.mark.parametrize("ids", [{}, {"token_ids": [97]}], ids=["counts", "ids"])
+def test_tokenize_writes_json(run, ids: dict[str, list[int]]) -> None:
+    result = run("tokenize", "a", "--input-type", "raw", "--json", *(["--ids"] if ids else []))
+    assert json.loads(result.stdout) == {"index": 0, "token_count": 1, "too_long": False, **ids}
+
+
 def test_models_are_shown(run) -> None:
     assert "tiny" in run("models").stdout
     (model,) = json.loads(run("models", "--json").stdout)
     assert (model["id"], model["prompts"], model["limits"]["max_text_count"]) == ("tiny", {"query": "query: "}, 0)
+    assert json.loads(run("models", "tiny", "--json").stdout) == model
+
+
+def test_one_model_is_shown_in_full(run, scripted: RunningServer) -> None:
+    scripted.servicer.limits.max_text_count = 1024
+    rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in run("models", "tiny").stdout.splitlines())
+    assert (rows["id"], rows["dimensions"], rows["prompt query"]) == ("tiny", "16, 8", "'query: '")
+    assert (rows["limit max text count"], rows["limit max token count"]) == ("1,024", "none")
+    assert run("models", "other").exit_code == 2
 
 
 def test_health_is_the_exit_code(run, scripted: RunningServer) -> None:
@@ -92,8 +111,112 @@ def test_health_is_the_exit_code(run, scripted: RunningServer) -> None:
     )
 
 
+def test_health_asks_every_target(run, scripted: RunningServer) -> None:
+    with RunningServer(ScriptedServer()) as other:
+        both = ("health", "--target", scripted.target, "--target", other.target)
+        assert run(*both).stdout == f"{scripted.target} serving\n{other.target} serving\n"
+        other.set_health("", serving=False)
+        rows = [json.loads(line) for line in run(*both, "--json").stdout.splitlines()]
+        assert [(row["target"], row["serving"]) for row in rows] == [(scripted.target, True), (other.target, False)]
+        assert run(*both).exit_code == 1
+    down = run("health", "--target", "127.0.0.1:1", "--target", scripted.target, "--timeout", "1")
+    assert (down.exit_code, down.stdout) == (1, f"127.0.0.1:1 not serving\n{scripted.target} serving\n")
+    assert down.stderr.startswith("polarvec: 127.0.0.1:1: The server cannot be reached")
+
+
+def test_several_targets_share_the_calls(run, scripted: RunningServer) -> None:
+    with RunningServer(ScriptedServer()) as other:
+        targets = f"{scripted.target} {other.target}"
+        result = run("bench", "--seconds", "0.2", "--json", POLARVEC_TARGET=targets)
+        assert result.exit_code == 0, result.stderr
+        assert scripted.servicer.count("Embed") > 0
+        assert other.servicer.count("Embed") > 0
+
+
+@pytest.mark.parametrize("loop", [["--concurrency", "3"], ["--rate", "200"]], ids=["closed", "open"])
+def test_bench_counts_what_the_server_answered(run, scripted: RunningServer, tmp_path: Path, loop: list[str]) -> None:
+    (tmp_path / "texts").write_text("하나\n둘\n셋넷\n", encoding="utf-8")
+    options = ("--seconds", "0.3", "--batch-size", "2", "--file", str(tmp_path / "texts"))
+    result = run("bench", *options, *loop, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    ahead = scripted.servicer.count("GetModel")  # one a connection, for its first batch
+    calls = [texts for texts in scripted.servicer.texts_seen()[ahead:]]
+    assert found["calls"] == len(calls) > 3
+    assert found["errors"] == {}
+    assert (found["loop"], found["batch_size"]) == ("closed" if "--concurrency" in loop else "open", 2)
+    assert found["texts_per_s"] == pytest.approx(2 * found["calls"] / found["elapsed_s"])
+    token_count = sum(len(text) for texts in calls for text in texts)
+    assert found["tokens_per_s"] == pytest.approx(token_count / found["elapsed_s"])
+    assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"]
+
+
+def test_bench_keeps_as_many_calls_under_way_as_asked(run, scripted: RunningServer) -> None:
+    scripted.servicer.delay_s = 0.02
+    result = run("bench", "--seconds", "0.3", "--concurrency", "12")
+    assert result.stdout.startswith("closed loop, 12 calls under way, 1 texts a call")
+    assert 8 < scripted.servicer.max_in_flight <= 12
+
+
+def test_an_open_loop_does_not_wait_for_answers(run, scripted: RunningServer) -> None:
+    scripted.servicer.delay_s = 0.5
+    result = run("bench", "--seconds", "0.3", "--rate", "200", "--json")
+    assert json.loads(result.stdout)["p50_ms"] >= 500
+    assert scripted.servicer.max_in_flight > 12
+
+
+def test_bench_names_what_failed(run, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("good\nBAD\n", encoding="utf-8")
+    result = run("bench", "--seconds", "0.2", "--file", str(tmp_path / "texts"), "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 0
+    assert found["errors"] == {"InvalidRequest": pytest.approx(found["calls"], abs=8)}
+    (tmp_path / "texts").write_text("BAD\n", encoding="utf-8")
+    result = run("bench", "--seconds", "0.2", "--file", str(tmp_path / "texts"))
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
 def test_version_is_printed(run) -> None:
     assert run("version").stdout == f"{__version__}\n"
+    assert json.loads(run("version", "--json").stdout) == {"version": __version__}
+
+
+def test_the_key_is_sent_and_not_shown(run, scripted: RunningServer) -> None:
+    result = run("models", POLARVEC_API_KEY="key-1")
+    assert scripted.servicer.seen[0].metadata["authorization"] == "Bearer key-1"
+    shown = run("models", "--help", POLARVEC_API_KEY="key-1")
+    assert "key-1" not in result.output + shown.output
+
+
+def test_tls_options_encrypt(run, tmp_path: Path) -> None:
+    # A server without TLS cannot answer a client with it, and a broken certificate is refused before any call.
+    assert run("models", "--tls", "--timeout", "1").exit_code == 1
+    (tmp_path / "ca.pem").write_text("no certificate", encoding="utf-8")
+    broken = run("models", "--tls-ca", str(tmp_path / "ca.pem"))
+    assert broken.exit_code == 2
+    assert str(tmp_path / "ca.pem") in broken.stderr
+    half = run("models", "--tls-certificate", str(tmp_path / "ca.pem"))
+    assert (half.exit_code, "give both" in half.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands(shell: str) -> None:
+    command = str(Path(sys.executable).with_name("polarvec"))
+    environment = {**os.environ, "_POLARVEC_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "polarvec si"}
+    environment |= {"COMP_WORDS": "polarvec si", "COMP_CWORD": "1", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = subprocess.run([command], capture_output=True, text=True, check=False, env=environment)
+    assert "similarity" in done.stdout
+    assert "tokenize" not in done.stdout
+
+
+def test_ctrl_c_ends_with_130(scripted: RunningServer) -> None:
+    command = [str(Path(sys.executable).with_name("polarvec")), "bench", "--target", scripted.target, "--seconds", "60"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: scripted.servicer.count("Embed") > 20, 20, "the load runs")
+    process.send_signal(signal.SIGINT)
+    _, complaint = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in complaint
 
 
 @pytest.mark.parametrize(
@@ -101,29 +224,31 @@ def test_version_is_printed(run) -> None:
     [
         (StatusCode.INVALID_ARGUMENT, 2),
         (StatusCode.NOT_FOUND, 2),
-        (StatusCode.UNAUTHENTICATED, 1),
+        (StatusCode.UNAUTHENTICATED, 2),
+        (StatusCode.PERMISSION_DENIED, 2),
         (StatusCode.RESOURCE_EXHAUSTED, 1),
         (StatusCode.INTERNAL, 1),
     ],
 )
 def test_error_is_one_sentence(run, scripted: RunningServer, code: StatusCode, exit_code: int) -> None:
-    scripted.servicer.fail_next("Embed", status(code, message="Do it so."))
-    result = run("embed", "a", "--input-type", "raw")
+    scripted.servicer.fail_next("Rank", status(code, message="Do it so."))
+    result = run("rank", "--query", "q", "d")
     assert (result.stdout, result.stderr, result.exit_code) == ("", "polarvec: Do it so.\n", exit_code)
 
 
 @pytest.mark.parametrize(
     ("arguments", "stdin", "complaint"),
     [
-        (["embed", "a"], None, "--input-type"),
-        (["embed", "a", "--input-type", "passage"], None, "passage"),
-        (["embed", "--input-type", "raw"], "", "texts is empty"),
-        (["embed", "--input-type", "raw"], b"\xff\xfe\n", "not UTF-8"),
-        (["embed", "a", "--input-type", "raw", "--npy", "/no/such/folder/x.npy"], None, "Cannot write"),
-        (["embed", "a", "--input-type", "raw", "--npy", "x", "--json"], None, "not both"),
-        (["embed", "a", "--file", __file__, "--input-type", "raw"], None, "not both"),
-        (["embed", "--file", "/no/such/file", "--input-type", "raw"], None, "does not exist"),
         (["rank", "d"], None, "--query"),
+        (["rank", "--query", "q"], "", "documents is empty"),
+        (["rank", "--query", "q"], b"\xff\xfe\n", "not UTF-8"),
+        (["rank", "d", "--query", "q", "--file", __file__], None, "not both"),
+        (["rank", "--query", "q", "--file", "/no/such/file"], None, "does not exist"),
+        (["tokenize", "a", "--input-type", "passage"], None, "passage"),
+        (["similarity", "a"], None, "at least two"),
+        (["tokenize", "a"], None, "--input-type"),
+        (["bench", "--rate", "0"], None, "0"),
+        (["bench", "--file", "/dev/null"], None, "texts is empty"),
         (["models", "--target", "http://host"], None, "give host:port"),
         (["models", "--timeout", "0"], None, "0"),
         (["dance"], None, "dance"),
@@ -138,7 +263,7 @@ def test_usage_error_is_exit_code_2(run, arguments: list[str], stdin: str | byte
 
 
 def test_installed_command_runs_and_reports_a_missing_server() -> None:
-    command = [str(Path(sys.executable).with_name("polarvec")), "health", "--target", "127.0.0.1:1"]
+    command = [str(Path(sys.executable).with_name("polarvec")), "health", "--target", "127.0.0.1:1", "--timeout", "1"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
     assert result.returncode == 1
     assert result.stderr.startswith("polarvec: The server cannot be reached")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from polarvec import Int8Embeddings, ServerError
-from polarvec._codec import decode, join, row
+from polarvec._codec import Joined, decode, row
 from polarvec_proto.v1 import embedding_pb2 as pb
 from unit.scripted_server import encode
 
@@ -89,11 +89,14 @@ def test_unknown_encoding_is_a_server_error(encoding: int) -> None:
 
 @pytest.mark.parametrize("name", ENCODINGS)
 @given(parts=st.lists(ROWS, min_size=1, max_size=4))
-def test_join_and_row_keep_order_and_copy(name: str, parts: list[np.ndarray]) -> None:
+def test_joined_parts_and_rows_keep_order_and_are_copies(name: str, parts: list[np.ndarray]) -> None:
     parts = [part[:, :8] for part in parts]
     decoded = [decode(response(ENCODINGS[name], 8, *encode(part, ENCODINGS[name])), len(part)) for part in parts]
     whole = decode(response(ENCODINGS[name], 8, *encode(np.concatenate(parts), ENCODINGS[name])), sum(map(len, parts)))
-    joined = join(decoded)
+    building = Joined(sum(map(len, parts)))
+    for part in decoded:
+        building.add(part)
+    joined = building.embeddings
     for index in range(len(joined)):
         one, expected = row(joined, index), row(whole, index)
         if isinstance(one, Int8Embeddings) and isinstance(expected, Int8Embeddings):
@@ -104,3 +107,13 @@ def test_join_and_row_keep_order_and_copy(name: str, parts: list[np.ndarray]) ->
             np.testing.assert_array_equal(one, expected)
             assert not np.shares_memory(one, joined)
             assert joined.flags.writeable
+
+
+def test_joined_parts_are_not_handed_out_before_the_last_is_there() -> None:
+    building = Joined(3)
+    for count in (1, 1):
+        with pytest.raises(AssertionError, match="of 3 vectors"):
+            _ = building.embeddings
+        building.add(np.ones((count, 8), np.float32))
+    building.add(np.ones((1, 8), np.float32))
+    assert isinstance(building.embeddings, np.ndarray)

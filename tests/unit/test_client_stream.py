@@ -185,6 +185,38 @@ def test_item_that_never_succeeds_gets_its_error(client: Any, scripted: RunningS
     assert scripted.servicer.items_read == 4
 
 
+def test_item_that_meets_a_full_server_waits_for_room(client: Any, scripted: RunningServer) -> None:
+    full = status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=0.02)
+    scripted.servicer.item_faults.extend([full] * 9)
+    items = list(client.embed_stream(TEXTS[:10], input_type="document", batch_size=10))
+    check(items, TEXTS[:10])
+    assert scripted.servicer.items_read == 10
+
+
+def test_item_waits_for_room_no_longer_than_the_timeout(client: Any, scripted: RunningServer) -> None:
+    full = status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=0.1)
+    scripted.servicer.item_faults.extend([full] * 1000)
+    items = list(client.embed_stream(TEXTS[:2], input_type="document", batch_size=10, timeout_s=1))
+    assert [type(item.error) for item in items] == [polarvec.Overloaded] * 2
+    assert 4 < scripted.servicer.items_read <= 11
+
+
+def test_call_that_a_full_server_refuses_is_made_again_later(client: Any, scripted: RunningServer) -> None:
+    full = status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=0.2)
+    scripted.servicer.fail_next("EmbedStream", full, full)
+    started = time.monotonic()
+    check(list(client.embed_stream(TEXTS, input_type="document")), TEXTS)
+    assert time.monotonic() - started >= 0.4
+    assert scripted.servicer.count("EmbedStream") == 3
+
+
+def test_call_that_stays_refused_is_given_up(client: Any, scripted: RunningServer) -> None:
+    full = status(StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", retry_after_s=30)
+    scripted.servicer.fail_next("EmbedStream", *[full] * 100)
+    with pytest.raises(polarvec.Overloaded):
+        list(client.embed_stream(TEXTS, input_type="document", timeout_s=0.5))
+
+
 def test_error_of_an_item_that_names_no_text_goes_to_all_of_it(client: Any, scripted: RunningServer) -> None:
     scripted.servicer.item_faults.append(status(StatusCode.INVALID_ARGUMENT, "UNSUPPORTED_DIMENSIONS"))
     items = list(client.embed_stream(TEXTS, input_type="document", batch_size=50))

@@ -56,8 +56,9 @@ def test_a_choice_is_made_and_explained(engine, precision, hardware, gpus, expec
 @pytest.mark.parametrize(
     ("engine", "precision", "gpus", "message"),
     [
-        ("onnx", "auto", NO_GPU, "no engine 'onnx': choose auto, openvino, cuda or torch"),
+        ("onnx", "auto", NO_GPU, "no engine 'onnx': choose auto, openvino, cuda, torch or null"),
         ("auto", "int4", NO_GPU, "no precision 'int4': choose auto, f32, bf16, fp16, int8 or fp8"),
+        ("null", "bf16", NO_GPU, "engine null does not compute in bf16: choose precision f32"),
         ("torch", "bf16", NO_GPU, "engine torch does not compute in bf16: choose precision f32"),
         ("openvino", "fp16", NO_GPU, "engine openvino does not compute in fp16: choose precision f32, bf16 or int8"),
         ("cuda", "int8", found(H100), "engine cuda does not compute in int8: choose precision f32, bf16, fp16 or fp8"),
@@ -77,7 +78,7 @@ def test_what_cannot_run_is_refused_in_one_sentence(engine, precision, gpus, mes
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@pytest.mark.parametrize("engine", ["openvino", "torch", "null"])
 def test_a_cpu_engine_never_touches_the_gpu(engine):
     """A broken GPU can hold up whoever asks for it."""
 

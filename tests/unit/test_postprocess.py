@@ -25,6 +25,17 @@ def test_dimensions_that_are_refused(asked):
     assert caught.value.metadata == {"dimensions": str(asked), "max_dimensions": "64"}
 
 
+@pytest.mark.parametrize("asked", [1, 7, 63, 64])
+def test_a_step_of_one_allows_every_dimension(asked):
+    assert check_dimensions(asked, 64, step=1) == asked
+
+
+@pytest.mark.parametrize("asked", [-1, 65])
+def test_a_step_of_one_refuses_what_there_is_not(asked):
+    with pytest.raises(UnsupportedDimensions, match="from 1 to 64"):
+        check_dimensions(asked, 64, step=1)
+
+
 def test_cutting_comes_before_unit_length():
     shaped = shape_vectors(POOLED, VectorOptions(dimensions=16))
     assert shaped.shape == (5, 16)

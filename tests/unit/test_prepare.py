@@ -55,6 +55,16 @@ def test_a_cpu_gets_one_instance_and_its_threads(tmp_path, folder):
     assert "openvino: as asked; f32: as asked" in said[-1]
 
 
+def test_the_null_engine_has_a_space_of_its_own(tmp_path, folder):
+    """In fingerprint and golden file, or its vectors could be stored beside real ones."""
+    models = []
+    for engine in ("openvino", "null"):
+        settings = load_settings(model=str(folder), cache_dir=tmp_path / "cache", engine=engine, precision="f32")
+        models += prepare.prepare_models(settings, tmp_path / "repository", lambda _: None, 1)
+    assert parameters(written(tmp_path))["engine"] == "null"
+    assert len({model.fingerprint for model in models}) == len({model.golden_path for model in models}) == 2
+
+
 @pytest.mark.parametrize(
     ("count", "gpus", "listed", "instances"),
     [(1, "", [], 1), (4, "", [], 4), (4, "1,3", [1, 3], 2), (2, "0", [0], 1)],

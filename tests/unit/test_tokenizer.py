@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from polarvec_server.errors import ConfigError, TextTooLong
+from polarvec_server.errors import ConfigError, InvalidField, TextTooLong
 from polarvec_server.models.folder import read_folder
 from polarvec_server.models.random_weights import build_random
 from polarvec_server.pipeline.tokenizer import Tokenizer
@@ -68,6 +68,39 @@ def test_exactly_the_limit_is_not_cut(folder):
     whole = Tokenizer(folder.tokenizer_file, 8192).tokenize([LONG], "", REFUSE)
     exact = Tokenizer(folder.tokenizer_file, int(whole.lengths[0])).tokenize([LONG], "", REFUSE)
     np.testing.assert_array_equal(whole.token_ids, exact.token_ids)
+
+
+def test_an_error_about_a_text_that_is_no_list_has_no_number(tokenizer):
+    with pytest.raises(TextTooLong) as caught:
+        tokenizer.tokenize([LONG], "", TextOptions(InputType.RAW, field="inputs", single=True))
+    assert caught.value.field == "inputs" and "index" not in caught.value.metadata
+    assert caught.value.message.startswith("inputs has ")
+
+
+@pytest.mark.parametrize("text", [*ODD.values(), *UNITS.values(), "", "plain ASCII", "é 가 🐧 é 가 🐧"])
+def test_tokens_are_split_with_the_bytes_that_they_cover(folder, tokenizer, text):
+    tokens = tokenizer.split(text, special_tokens=True)
+    assert tokens.ids == ids_of(Tokenizer(folder.tokenizer_file, 8192).tokenize([text], "", REFUSE), 0)
+    assert tokens.special[0] and tokens.special[-1] and not any(tokens.special[1:-1])
+    data = text.encode()
+    for piece, special, start, stop in zip(tokens.pieces, tokens.special, tokens.starts, tokens.stops, strict=True):
+        assert special or data[start:stop].decode() == piece
+    plain = tokenizer.split(text, special_tokens=False)
+    assert plain.ids == tokens.ids[1:-1] and not any(plain.special)
+
+
+def test_tokens_are_joined_to_the_text(tokenizer):
+    text = "데비안은 자유로운 운영 체제입니다."
+    ids = tokenizer.split(text, special_tokens=True).ids
+    assert tokenizer.join(ids, skip_special_tokens=True) == text
+    assert tokenizer.join(ids, skip_special_tokens=False) == f"<s> {text}</s>"
+
+
+@pytest.mark.parametrize("unknown", [10_000_000, 2**32 - 1])
+def test_an_id_that_is_no_token_is_named_by_its_place(tokenizer, unknown):
+    with pytest.raises(InvalidField) as caught:
+        tokenizer.join([5, 6, unknown, 7, unknown], skip_special_tokens=True)
+    assert caught.value.field == "ids[2]"
 
 
 def test_a_file_that_is_no_tokenizer_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from polarvec_encoder.architecture import POOLINGS, Architecture, Pooling, read_architecture
+from polarvec_encoder.architecture import POOLINGS, Architecture, read_architecture
 from polarvec_encoder.choice import Choice, choose, choose_for_elsewhere
 from polarvec_encoder.errors import ChoiceRefused, EncoderError
 from polarvec_encoder.golden import parse_ids, write_golden
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="polarvec_encoder", description="Looks at a model folder.")
     inspect = parser.add_subparsers(required=True).add_parser("inspect", help="check a folder and choose how to run it")
     inspect.add_argument("--model", type=Path, required=True, help="the model folder")
-    inspect.add_argument("--engine", default="auto", help="auto, openvino, cuda or torch")
+    inspect.add_argument("--engine", default="auto", help="auto, openvino, cuda, torch or null")
     inspect.add_argument("--precision", default="auto", help="auto, f32, bf16, fp16, int8 or fp8")
     inspect.add_argument("--gelu", default="auto", help="auto, erf or tanh")
     inspect.add_argument("--elsewhere", action="store_true", help="another machine will run it: check names only")
@@ -66,7 +66,7 @@ def _inspect(options: argparse.Namespace) -> Mapping[str, object]:
     if options.golden is not None and not options.golden.exists():
         if not options.golden_ids:
             raise EncoderError("A new golden file needs --golden-ids.")
-        _compute_golden(options, architecture, options.pooling, hardware)
+        _compute_golden(options, architecture, choice.engine, hardware)
     return {
         "engine": choice.engine,
         "precision": choice.precision,
@@ -85,12 +85,14 @@ def _inspect(options: argparse.Namespace) -> Mapping[str, object]:
     }
 
 
-def _compute_golden(
-    options: argparse.Namespace, architecture: Architecture, pooling: Pooling, hardware: Hardware
-) -> None:
-    """Encode the golden texts in f32 on the CPU, whatever will serve: the reference for all engines and precisions."""
-    reference = Choice("openvino", "f32", "reference")
-    engine = build_engine(options.model, architecture, pooling, reference, options.threads or hardware.threads)
+def _compute_golden(options: argparse.Namespace, architecture: Architecture, serving: str, hardware: Hardware) -> None:
+    """Encode the golden texts in f32 on the CPU, whatever will serve: the reference for all engines and precisions.
+
+    Only the engine null, whose vectors are no model's, is its own reference.
+    """
+    reference = Choice("null" if serving == "null" else "openvino", "f32", "reference")
+    threads = options.threads or hardware.threads
+    engine = build_engine(options.model, architecture, options.pooling, reference, threads)
     options.golden.parent.mkdir(parents=True, exist_ok=True)
     texts = parse_ids(options.golden_ids)
     write_golden(options.golden, engine, texts, architecture.vocabulary, architecture.max_tokens)

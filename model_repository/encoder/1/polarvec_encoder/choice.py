@@ -17,9 +17,11 @@ _ENGINE_PRECISIONS = {
     "openvino": ("f32", "bf16", "int8"),
     "cuda": ("f32", "bf16", "fp16", "fp8"),
     "torch": ("f32",),
+    # Never chosen by "auto".
+    "null": ("f32",),
 }
 # What each engine imports; `gpu` looks after those of cuda.
-_PACKAGES = {"openvino": ("openvino",), "torch": ("torch", "transformers"), "cuda": ()}
+_PACKAGES = {"openvino": ("openvino",), "torch": ("torch", "transformers"), "cuda": (), "null": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ def _check_pair(engine: str, precision: str) -> None:
 
 def _engine(engine: str, precision: str, look_for_gpus: Callable[[], GpuFinding]) -> tuple[str, str, GpuFinding | None]:
     """Pick the engine, say why, and what was found of GPUs if it computes there."""
+    if engine == "null":
+        return engine, "as asked, vectors without meaning for tests of load", None
     if engine in ("openvino", "torch"):
         return engine, "as asked", None
     if engine == "auto" and precision not in ("auto", *_ENGINE_PRECISIONS["cuda"]):
@@ -140,7 +144,7 @@ def _check_precision(precision: str, hardware: Hardware, finding: GpuFinding | N
 
 
 def _automatic(engine: str, hardware: Hardware) -> tuple[str, str]:
-    if engine == "torch":
+    if engine in ("torch", "null"):
         return "f32", "the only precision of this engine"
     if engine == "cuda":
         return "bf16", "the default on a GPU"

@@ -138,6 +138,10 @@ def build_engine(
         EncoderError: The engine's library is not installed, or the GPU cannot be used.
     """
     try:
+        if choice.engine == "null":
+            from polarvec_encoder.engine_null import NullEngine
+
+            return NullEngine(architecture)
         if choice.engine == "torch":
             from polarvec_encoder.engine_torch import TorchEngine
 
