@@ -13,7 +13,8 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec._async_channels import AsyncChannels
 from polarvec._channel import EMBED_STREAM
 from polarvec._errors import PolarvecError, from_rpc_error
-from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, StreamEvent, ended_early
+from polarvec._lanes import StreamEvent
+from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, ended_early
 
 ResultT = TypeVar("ResultT")
 

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._endpoints import Rotation
 from polarvec._errors import Overloaded, PolarvecError
 from polarvec._retry import backoff_s, jittered
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """What a call of the job brought: an answer, or its end."""
+
+    lane: int
+    """The endpoint that the call goes to."""
+    answer: pb.EmbedStreamResponse | None = None
+    error: PolarvecError | None = None
 
 
 class Lanes:

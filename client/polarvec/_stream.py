@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from polarvec_proto.v1 import embedding_pb2 as pb
 
@@ -20,6 +18,7 @@ from polarvec._errors import (
     Unavailable,
     from_status,
 )
+from polarvec._outbox import Item, Outbox
 from polarvec._requests import check_text, embed_request
 from polarvec._results import changed_fingerprint, token_counts
 from polarvec._retry import item_delay_s
@@ -36,28 +35,6 @@ FINISH_TIMEOUT_S = 1.0
 def ended_early() -> Unavailable:
     """The server ended a call that the client had not finished."""
     return Unavailable("The server ended the stream before it had answered everything; try again.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """One item of the stream; its times are on the ledger's clock."""
-
-    batch: Batch
-    first_s: float
-    """When it was ready for the first time."""
-    attempt: int = 1
-    due_s: float = 0.0
-    """When it may be sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamEvent:
-    """What a call of the job brought: an answer, or its end."""
-
-    lane: int
-    """The endpoint that the call goes to."""
-    answer: pb.EmbedStreamResponse | None = None
-    error: PolarvecError | None = None
 
 
 class StreamLedger:
@@ -98,11 +75,8 @@ class StreamLedger:
         self._ordered = ordered
         self._timeout_s = timeout_s
         self._clock = clock
-        self._outgoing: deque[_Item] = deque()
-        self._sent: dict[int, tuple[int, _Item]] = {}
-        self._load: Counter[int] = Counter()
+        self._outbox = Outbox(clock)
         self._settled: dict[int, StreamItem] = {}
-        self._item_number = 0
         self._added_count = 0
         self._yielded_count = 0
         self._input_ended = False
@@ -150,26 +124,18 @@ class StreamLedger:
         Args:
             lanes: The endpoints that may be used, the first one first among equals.
         """
-        now_s = self._clock()
-        for _ in range(len(self._outgoing) if lanes else 0):
-            item = self._outgoing.popleft()
-            if item.due_s > now_s:
-                self._outgoing.append(item)
-                continue
-            lane = min(lanes, key=self._load.__getitem__) if len(lanes) > 1 else lanes[0]
-            self._item_number += 1
-            self._sent[self._item_number] = lane, item
-            self._load[lane] += 1
-            request = embed_request(self._template, item.batch.texts)
-            yield lane, pb.EmbedStreamRequest(item_number=self._item_number, request=request)
+        for lane, number, item in self._outbox.take(lanes):
+            yield (
+                lane,
+                pb.EmbedStreamRequest(item_number=number, request=embed_request(self._template, item.batch.texts)),
+            )
 
     def wait_s(self) -> float:
         """Seconds to wait for the next answer: none where there is something else to do, at most the timeout."""
         ready = self._yielded_count in self._settled if self._ordered else self._settled
-        if self.has_room or ready or not (self._sent or self._outgoing):
+        if self.has_room or ready or not self._outbox:
             return 0.0
-        due_s = min((item.due_s for item in self._outgoing if item.due_s), default=float("inf"))
-        return max(0.0, min(self._timeout_s, due_s - self._clock()))
+        return max(0.0, min(self._timeout_s, self._outbox.next_due_s() - self._clock()))
 
     def waited(self, seconds: float, lanes: Sequence[int]) -> Sequence[int]:
         """Books a wait that brought no answer. Only waits count, not the time that the caller takes between texts.
@@ -184,12 +150,12 @@ class StreamLedger:
         Raises:
             PolarvecError: All servers have been silent for too long, or no call to them has held.
         """
-        if not self._sent and self._failure is None:
+        if not self._outbox.has_sent and self._failure is None:
             return ()
         self._silent_s += seconds
         if self._silent_s < self._timeout_s:
             return ()
-        silent = [lane for lane, item_count in self._load.items() if item_count]
+        silent = self._outbox.busy_lanes()
         if self._failure is not None or set(lanes) <= set(silent):
             raise self._failure or self._silence()
         for lane in silent:
@@ -203,10 +169,9 @@ class StreamLedger:
         Raises:
             ServerError: It cannot be read, belongs to nothing, or comes from another embedding space.
         """
-        lane, item = self._sent.pop(answer.item_number, (0, None))
+        item = self._outbox.answered(answer.item_number)
         if item is None:
             raise ServerError(f"The server answered item {answer.item_number}, which is not under way; report this.")
-        self._load[lane] -= 1
         self._failure, self._silent_s = None, 0.0
         if answer.WhichOneof("result") == "response":
             self._accept(item.batch, answer.response)
@@ -223,9 +188,7 @@ class StreamLedger:
         if not full and not isinstance(error, (Unavailable, DeadlineExceeded)):
             raise error
         self._failure = error
-        lost = sorted(number for number, (own, _) in self._sent.items() if own == lane)
-        self._outgoing.extendleft(self._sent.pop(number)[1] for number in reversed(lost))
-        del self._load[lane]
+        self._outbox.take_back(lane)
 
     def ready(self) -> Iterator[StreamItem]:
         """What may be handed out now."""
@@ -239,13 +202,13 @@ class StreamLedger:
 
     def _queue(self, batch: Batch | None) -> None:
         if batch is not None and batch.texts:
-            self._outgoing.append(_Item(batch, self._clock()))
+            self._outbox.put(batch)
 
     def _silence(self) -> DeadlineExceeded:
         limit_s = self._timeout_s
         return DeadlineExceeded(f"No answer came for {limit_s:g} s; raise timeout_s or make batch_size smaller.")
 
-    def _time_left_s(self, item: _Item) -> float:
+    def _time_left_s(self, item: Item) -> float:
         return item.first_s + self._timeout_s - self._clock()
 
     def _check_bytes(self, byte_count: int, index: int) -> None:
@@ -272,7 +235,7 @@ class StreamLedger:
                 fingerprint=response.fingerprint,
             )
 
-    def _reject(self, item: _Item, error: PolarvecError) -> None:
+    def _reject(self, item: Item, error: PolarvecError) -> None:
         batch, position = item.batch, error.text_index
         if isinstance(error, InvalidRequest) and position is not None and position < len(batch.texts):
             index = batch.indexes[position]
@@ -282,8 +245,7 @@ class StreamLedger:
             for half in batch.halves():
                 self._queue(half)
         elif (delay_s := item_delay_s(error, item.attempt, self._time_left_s(item))) is not None:
-            due_s = self._clock() + delay_s
-            self._outgoing.append(_Item(batch, item.first_s, item.attempt + 1, due_s))
+            self._outbox.put_again(item, delay_s)
         else:
             for index in batch.indexes:
                 self._settled[index] = StreamItem(index, error=error)

@@ -110,7 +110,7 @@ def test_batches_keep_their_kind(
 
 
 def test_a_bad_row_ends_the_job_unless_it_is_kept(embedder, tiny_server: ServerProcess) -> None:
-    batch = {"text": np.array(["a", None, "b" * 5_000, "c"], dtype=object)}
+    batch = {"text": np.array(["a", None, "가나다 " * 3_000, "c"], dtype=object)}
     with pytest.raises(InvalidRequest, match=r'Row 1 of a batch is no text.*bad_rows="keep"'):
         embedder(tiny_server.target)(batch)
     found = embedder(tiny_server.target, bad_rows="keep", batch_size=2)(batch)

@@ -44,7 +44,7 @@ def test_partitions_are_embedded(session, tiny_server: ServerProcess, tiny_clien
     from polarvec.spark import embed_partitions, embedded_schema
 
     texts = {index: f"문서 {index}" for index in range(120)} | {7: "", 8: None}
-    frame = session.createDataFrame(list(texts.items()), "id long, body string").repartition(2)
+    frame = session.createDataFrame(list(texts.items()), "id long, body string")
     function = embed_partitions(
         [tiny_server.target], column="body", output_column="v", encoding=encoding, bad_rows="keep", max_in_flight=2
     )

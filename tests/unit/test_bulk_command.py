@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import grpc
@@ -77,6 +80,65 @@ def test_csv_comes_in_and_columns_go_along(run, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     assert [(row["lang"], row["no"]) for row in rows] == [("ko", "1"), ("en", "2")]
     np.testing.assert_allclose(rows[0]["embedding"], vector("하나, 둘"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("interval_s", [0.0, 1e9], ids=["long", "short"])
+def test_a_log_gets_lines_of_progress_from_a_long_job(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval_s: float
+) -> None:
+    monkeypatch.setattr("polarvec._bulk_display._LINE_INTERVAL_S", interval_s)
+    source = write_jsonl(tmp_path / "in.jsonl", texts_of(40, [5]))
+    lines = run(source, tmp_path / "out.npy").stderr.splitlines()
+    assert bool(lines) == (interval_s == 0.0)
+    if lines:
+        assert re.fullmatch(r"polarvec: 40 rows \(100\.0%\), [\d,]+ rows/s, 1 bad, 0 s left", lines[-1])
+    assert run(source, tmp_path / "quiet.npy", "--quiet").stderr == ""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_a_terminal_gets_a_bar(scripted: RunningServer, tmp_path: Path) -> None:
+    import pty
+
+    scripted.servicer.delay_s = 0.1
+    source = write_jsonl(tmp_path / "in.jsonl", texts_of(3_000))
+    ours, theirs = pty.openpty()
+    command = [
+        sys.executable,
+        "-m",
+        "polarvec._cli",
+        "embed",
+        source,
+        tmp_path / "out.npy",
+        "--target",
+        scripted.target,
+    ]
+    process = subprocess.Popen(command, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65_536):
+            shown += piece
+    except OSError:  # Linux says so that the other end is closed.
+        pass
+    os.close(ours)
+    assert process.wait(20) == 0
+    assert re.search(r"\d\.\d%.*[\d,]+ rows, .*[\d,]+ rows/s, .*\d+ s left", shown.decode().replace("\x1b[0m", ""))
+
+
+def test_an_interrupted_job_goes_on(scripted: RunningServer, tmp_path: Path) -> None:
+    scripted.servicer.delay_s = 0.1
+    source, output = write_jsonl(tmp_path / "in.jsonl", texts_of(3_000)), tmp_path / "out.npy"
+    command = [sys.executable, "-m", "polarvec._cli", "embed", source, output, "--target", scripted.target]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while scripted.servicer.items_read < 10:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said == "polarvec: Interrupted; a job that writes a file goes on when the same command runs again.\n"
+    scripted.servicer.delay_s = 0.0
+    assert subprocess.run(command, check=False).returncode == 0
+    check_output(output, texts_of(3_000), "float32")
 
 
 # Without OUTPUT

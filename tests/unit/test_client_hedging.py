@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -177,3 +178,36 @@ def test_retries_of_many_threads_are_bounded(scripted: RunningServer) -> None:
     elapsed_s = time.monotonic() - started
     # 100 to begin with, a fifth of the calls and 10 a second: without the budget each call would go on for 60 s.
     assert 300 <= scripted.servicer.count("Embed") <= 200 + 100 + 40 + 10 * elapsed_s + 1
+
+
+def test_sync_client_closed_during_a_call_says_so(scripted: RunningServer) -> None:
+    scripted.servicer.delay_s = 60
+    client = polarvec.Client(scripted.target, hedge_after_s=0.1)
+    threading.Timer(0.3, client.close).start()
+    with pytest.raises(RuntimeError, match="closed during the call"):
+        client.embed_queries("a")
+
+
+async def test_async_client_closed_during_a_call_says_so(scripted: RunningServer) -> None:
+    scripted.servicer.delay_s = 60
+    client = polarvec.AsyncClient(scripted.target, hedge_after_s=0.1)
+    task = asyncio.create_task(client.embed_queries("a"))
+    await asyncio.sleep(0.3)
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed during the call"):
+        await task
+
+
+async def test_cancelled_task_ends_both_calls(scripted: RunningServer, other: RunningServer) -> None:
+    async with polarvec.AsyncClient([scripted.target, other.target], hedge_after_s=0.05) as client:
+        for number in range(EARNING_CALLS):
+            await client.embed_queries(f"earn {number}")
+        scripted.servicer.delay_s = other.servicer.delay_s = 60
+        task = asyncio.create_task(client.embed_queries("a"))
+        while not (scripted.servicer.in_flight and other.servicer.in_flight):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while scripted.servicer.in_flight or other.servicer.in_flight:
+            await asyncio.sleep(0.01)

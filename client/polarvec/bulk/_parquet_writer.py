@@ -17,7 +17,7 @@ with extra("bulk", "pyarrow"):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-_ROW_GROUP_BYTES = 64 << 20
+_ROW_GROUP_BYTES = 32 << 20
 _ELEMENTS = {"float32": pa.float32(), "float16": pa.float16(), "int8": pa.int8(), "binary": pa.uint8()}
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +16,7 @@ from starlette.routing import Route
 
 from polarvec_server.edge.accounting import Accounting, OpenCall
 from polarvec_server.edge.auth import Authenticator
+from polarvec_server.edge.http_call import HttpCall
 from polarvec_server.edge.record import CallRecord
 from polarvec_server.errors import DeadlineExceeded, EncoderUnavailable, RequestError
 
@@ -37,15 +37,6 @@ _CALLER_GONE = 499
 _OPENAI_TIMEOUT = "x-stainless-read-timeout"
 # A body over the limit is read on to its end as long as it is not absurd: most clients read no answer before.
 _DISCARDED_TIMES = 4
-
-
-class MalformedBody(RequestError):
-    """The body is not the JSON that the path takes."""
-
-    reason = "MALFORMED_MESSAGE"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"The body {problem}; send one JSON object.")
 
 
 class BodyTooLarge(RequestError):
@@ -70,29 +61,6 @@ class HttpLimits:
     default_deadline_s: float
     max_deadline_s: float
     max_request_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class HttpCall:
-    """One call as its handler sees it; the body is complete."""
-
-    request: Request
-    body: bytes
-    # On the clock of time.monotonic.
-    deadline: float
-    record: CallRecord
-
-    def json(self) -> dict[str, Any]:
-        """Returns the body's JSON object. Raises MalformedBody if it is none, or says a thing twice."""
-        try:
-            value = json.loads(self.body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        except MalformedBody:
-            raise
-        except (ValueError, RecursionError):
-            raise MalformedBody("is not valid JSON") from None
-        if not isinstance(value, dict):
-            raise MalformedBody("is not a JSON object")
-        return value
 
 
 Handler = Callable[[HttpCall], Awaitable[Response]]
@@ -213,14 +181,3 @@ async def _unless_gone(request: Request, work: Awaitable[Response]) -> Response:
 async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        raise MalformedBody("names a field twice")
-    return fields
-
-
-def _refuse_constant(_: str) -> NoReturn:
-    raise MalformedBody("holds NaN or Infinity, which JSON has not")

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from polarvec_server.edge.http_frame import HttpCall, HttpFrame
+from polarvec_server.edge.http_call import HttpCall
+from polarvec_server.edge.http_frame import HttpFrame
 from polarvec_server.edge.openai_answers import embeddings_body, error_body, model_body
 from polarvec_server.edge.openai_requests import SUFFIXES, find_model, read_request
 from polarvec_server.edge.registry import ModelRegistry

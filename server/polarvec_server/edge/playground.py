@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from polarvec_server.edge.http_frame import HttpCall, HttpFrame
+from polarvec_server.edge.http_call import HttpCall
+from polarvec_server.edge.http_frame import HttpFrame
 from polarvec_server.edge.registry import ModelRegistry, ServedModel
 from polarvec_server.errors import InvalidField, InvalidText, RequestError, TooManyTexts
 from polarvec_server.pipeline.embedder import Embedded, Schedule
