@@ -14,6 +14,7 @@ from server_process import ServerProcess
 
 # Spark leaves the sockets of its Java gateway to the garbage collector, and uses what pandas is about to drop.
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning:pyspark"),
