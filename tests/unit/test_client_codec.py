@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from polarvec import Int8Embeddings, ServerError
+from polarvec import CallTimings, Int8Embeddings, ServerError
+from polarvec._batching import Batch
 from polarvec._codec import Joined, decode, row
+from polarvec._results import EmbedPart, EmbedParts
 from polarvec_proto.v1 import embedding_pb2 as pb
 from unit.scripted_server import encode
 
@@ -117,3 +121,19 @@ def test_joined_parts_are_not_handed_out_before_the_last_is_there() -> None:
         building.add(np.ones((count, 8), np.float32))
     building.add(np.ones((1, 8), np.float32))
     assert isinstance(building.embeddings, np.ndarray)
+
+
+def test_an_answer_is_let_go_once_it_is_read() -> None:
+    """Or a long list would need its vectors' memory twice."""
+    parts = EmbedParts(2)
+    for index in range(2):
+        message = response(pb.ENCODING_FLOAT32, 8, bytes(32))
+        message.token_counts.append(3)
+        held = sys.getrefcount(message)
+        parts.append(EmbedPart(Batch([index], ["text"]), message, CallTimings("", None, None, None)))
+        assert sys.getrefcount(message) == held
+    result = parts.result(single=False)
+    assert isinstance(result.embeddings, np.ndarray)
+    assert result.embeddings.shape == (2, 8)
+    assert result.embeddings.flags.owndata
+    assert result.token_counts == (3, 3)
