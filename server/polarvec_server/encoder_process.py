@@ -15,7 +15,6 @@ from polarvec_server.children import Child
 from polarvec_server.errors import ConfigError, EncoderDied, Overloaded, PolarvecServerError
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.pipeline.triton import TritonEncoder
-from polarvec_server.pipeline.values import Priority
 from polarvec_server.tritonserver import EXIT_TIMEOUT_S, TritonPlan
 
 _log = structlog.get_logger("triton")
@@ -118,7 +117,7 @@ class EncoderProcess:
             return False
         for name, (canary, _) in self._canaries.items():
             try:
-                vectors = await self._encoders[name].encode(canary.pack, Priority.INTERACTIVE, None)
+                vectors = await self._encoders[name].encode(canary.pack)
             except PolarvecServerError:
                 return False
             if not canary.matches(vectors):
@@ -184,7 +183,7 @@ class EncoderProcess:
 
     async def _check(self, name: str, canary: CanaryPack) -> str:
         """Sends one canary; returns why the encoder is lost, or nothing."""
-        call = asyncio.create_task(self._encoders[name].encode(canary.pack, Priority.INTERACTIVE, None))
+        call = asyncio.create_task(self._encoders[name].encode(canary.pack))
         call.add_done_callback(lambda task: task.cancelled() or task.exception())
         progress, since = await self._answered_count(), time.monotonic()
         silent = 0

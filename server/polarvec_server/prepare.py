@@ -13,8 +13,6 @@ from polarvec_server.models.folder import ModelFolder, fingerprint, read_folder
 from polarvec_server.models.repository import EncoderConfig, Inspection
 
 # A pack waits in the gateway, not here, so these only bound what goes wrong: see docs/decisions/.
-_MAX_QUEUE_PACKS = 4096
-_LONGEST_DEADLINE_US = 3_600_000_000
 # A GPU computes a full batch in some 18 ms and an almost empty one in 1: half a millisecond to gather pays.
 _GPU_QUEUE_DELAY_US = 500
 
@@ -104,8 +102,6 @@ def _encoder_config(
         # Packs of one query each fill about a millisecond of a GPU by then; the gateway's window bounds the tokens.
         max_batch_packs=64,
         queue_delay_us=_GPU_QUEUE_DELAY_US if gpu else 0,
-        max_queue_size=_MAX_QUEUE_PACKS,
-        default_timeout_us=_LONGEST_DEADLINE_US,
     )
 
 

@@ -15,7 +15,6 @@ from polarvec_server.errors import ConfigError, PolarvecServerError
 from polarvec_server.models.folder import read_folder
 from polarvec_server.pipeline.canary import CanaryPack
 from polarvec_server.pipeline.triton import TritonEncoder
-from polarvec_server.pipeline.values import Priority
 
 _GATEWAY_TIMEOUT_S = 3.0
 
@@ -64,7 +63,7 @@ async def probe_encoder(deployment: Path, target: str, timeout_s: float) -> None
         try:
             # The process ends after this, so nothing of the call outlives a time-out.
             async with asyncio.timeout(timeout_s):
-                vectors = await encoder.encode(canary.pack, Priority.INTERACTIVE, None)
+                vectors = await encoder.encode(canary.pack)
         except (TimeoutError, PolarvecServerError) as error:
             raise ConfigError(f"{model.triton_name} does not answer a canary.") from error
         finally:

@@ -100,7 +100,7 @@ def test_every_command_is_documented_and_no_other():
 def test_every_parameter_of_the_encoder_is_documented_and_no_other(tmp_path: Path):
     folder = read_folder(write_small_model(tmp_path / "small"))
     config = EncoderConfig(
-        "encoder_0", folder, "cuda", "bf16", "0" * 12, tmp_path / "golden", "erf", 0, 0, None, (), 1, 0, 1, 1
+        "encoder_0", folder, "cuda", "bf16", "0" * 12, tmp_path / "golden", "erf", 0, 0, None, (), 1, 0
     )
     write_repository(tmp_path, [config], encoder_source())
     text = (tmp_path / "encoder_0" / "config.pbtxt").read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from polarvec_server.config import load_settings
 from polarvec_server.errors import PolarvecServerError
 from polarvec_server.models.folder import read_folder
 from polarvec_server.pipeline.triton import TritonEncoder
-from polarvec_server.pipeline.values import Pack, Priority
+from polarvec_server.pipeline.values import Pack
 from polarvec_server.prepare import prepare_models
 from polarvec_server.run_directory import shared_memory_prefix
 from polarvec_server.tritonserver import TritonPlan, find_triton, free_port
@@ -62,16 +62,13 @@ async def answer_all(target, dimensions, packs):
     deadline = time.monotonic() + READY_S
     while True:
         try:
-            await encoder.encode(packs[0], Priority.INTERACTIVE, None)
+            await encoder.encode(packs[0])
             break
         except PolarvecServerError:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-    priorities = (Priority.INTERACTIVE, Priority.BULK)
     try:
-        return await asyncio.gather(
-            *(encoder.encode(pack, priorities[i % 2], None) for i, pack in enumerate(packs)), return_exceptions=True
-        )
+        return await asyncio.gather(*(encoder.encode(pack) for pack in packs), return_exceptions=True)
     finally:
         await encoder.close()
 

@@ -18,12 +18,11 @@ class GateEncoder:
     """Answers in the order in which the test opens its gate; it stands where faults have to be injected."""
 
     def __init__(self):
-        self.sent, self.timeouts, self._gates = [], [], []
+        self.sent, self._gates = [], []
 
-    async def encode(self, pack, priority, time_left_s):
+    async def encode(self, pack):
         gate = asyncio.get_running_loop().create_future()
         self.sent.append(int(pack.token_ids[0]))
-        self.timeouts.append(time_left_s)
         self._gates.append(gate)
         error = await gate
         if error:
@@ -111,14 +110,6 @@ async def test_calls_take_turns(encoder, dispatcher):
     assert encoder.sent.index(2) <= 6
     await encoder.open(16)
     await asyncio.gather(huge, small)
-
-
-async def test_the_time_left_goes_along(encoder, dispatcher):
-    call = start(dispatcher, [1], deadline=time.monotonic() + 5)
-    await settle()
-    assert 4 < encoder.timeouts[0] <= 5
-    await encoder.open()
-    await call
 
 
 async def test_expired_work_is_never_sent(encoder, dispatcher):
@@ -237,7 +228,7 @@ class PacedEncoder:
         self.clock, self.seconds = clock, seconds
         self.most, self._under_way = 0, 0
 
-    async def encode(self, pack, priority, time_left_s):
+    async def encode(self, pack):
         self._under_way += pack.token_count
         self.most = max(self.most, self._under_way)
         await asyncio.sleep(0)

@@ -43,8 +43,6 @@ def config(folder, tmp_path):
         gpus=(),
         max_batch_packs=17,
         queue_delay_us=321,
-        max_queue_size=99,
-        default_timeout_us=7_000_000,
     )
 
 
@@ -58,15 +56,19 @@ def test_template_is_valid_alone():
     assert {tensor.name for tensor in template.input} == {"token_ids", "lengths", "tag"}
 
 
+def test_triton_prefetches_batches():
+    """Any of these switches it off, and then its batcher sleeps for half a second now and then: decision 0012."""
+    batching = _parsed(encoder_source()).dynamic_batching
+    assert batching.priority_levels == 0
+    assert batching.default_queue_policy == model_config_pb2.ModelQueuePolicy()
+
+
 def test_every_setting_arrives(config, folder, tmp_path):
     write_repository(tmp_path / "repository", [config], encoder_source())
     written = _parsed(tmp_path / "repository" / "encoder_3")
     template = _parsed(encoder_source())
     assert (written.name, written.max_batch_size) == ("encoder_3", 17)
     assert written.dynamic_batching.max_queue_delay_microseconds == 321
-    policy = written.dynamic_batching.default_queue_policy
-    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (99, 7_000_000)
-    assert (policy.allow_timeout_override, written.dynamic_batching.priority_levels) == (True, 2)
     (group,) = written.instance_group
     assert (group.count, group.kind) == (1, model_config_pb2.ModelInstanceGroup.KIND_CPU)
     (embeddings,) = [tensor for tensor in written.output if tensor.name == "embeddings"]
@@ -103,7 +105,6 @@ def test_gpu_engines_get_an_instance_on_each_gpu(config, tmp_path, gpus):
     values = {key: value.string_value for key, value in written.parameters.items()}
     assert values["FORCE_CPU_ONLY_INPUT_TENSORS"] == "yes"
     assert (values["engine"], values["precision"], values["gelu"], values["cache_dir"]) == ("cuda", "fp16", "tanh", "")
-    assert written.dynamic_batching.priority_levels == 2
 
 
 def test_strange_names_survive(config, folder, tmp_path):

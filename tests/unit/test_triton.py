@@ -5,9 +5,9 @@ import struct
 import grpc
 import numpy as np
 import pytest
-from polarvec_server.errors import DeadlineExceeded, EncoderDied, InternalError, NonFinite, Overloaded
+from polarvec_server.errors import EncoderDied, InternalError, NonFinite
 from polarvec_server.pipeline.triton import INPUTS, OUTPUTS, TritonEncoder
-from polarvec_server.pipeline.values import Pack, Priority
+from polarvec_server.pipeline.values import Pack
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 PACK = Pack(np.arange(5, dtype=np.int32), np.array([2, 3], np.int32), np.arange(2))
@@ -49,7 +49,7 @@ async def triton(tmp_path):
 
 
 async def test_a_pack_travels_as_three_raw_tensors(triton):
-    vectors = await triton.encoder.encode(PACK, Priority.INTERACTIVE, 2.0)
+    vectors = await triton.encoder.encode(PACK)
     np.testing.assert_array_equal(vectors, np.ones((2, D)))
     (request,) = triton.requests
     assert [(i.name, i.datatype, list(i.shape)) for i in request.inputs] == [
@@ -59,26 +59,14 @@ async def test_a_pack_travels_as_three_raw_tensors(triton):
     ]
     assert [i.name for i in request.inputs] == list(INPUTS)
     assert np.frombuffer(request.raw_input_contents[0], "<i4").tolist() == [0, 1, 2, 3, 4]
-    assert request.parameters["priority"].uint64_param == 1
-    assert 1_900_000 < request.parameters["timeout"].int64_param < 2_000_000
-
-
-async def test_no_deadline_sends_no_timeout(triton):
-    await triton.encoder.encode(PACK, Priority.BULK, None)
-    assert "timeout" not in triton.requests[0].parameters
-    assert triton.requests[0].parameters["priority"].uint64_param == 2
+    # With a priority or a timeout Triton's batcher would sleep at times: docs/decisions/0012.
+    assert not request.parameters
 
 
 async def test_tags_never_repeat(triton):
     for _ in range(5):
-        await triton.encoder.encode(PACK, Priority.BULK, None)
+        await triton.encoder.encode(PACK)
     assert len({request.raw_input_contents[2] for request in triton.requests}) == 5
-
-
-async def test_too_little_time_is_not_sent_at_all(triton):
-    with pytest.raises(DeadlineExceeded):
-        await triton.encoder.encode(PACK, Priority.BULK, 0.004)
-    assert triton.requests == []
 
 
 @pytest.mark.parametrize(
@@ -95,15 +83,13 @@ async def test_too_little_time_is_not_sent_at_all(triton):
 async def test_a_wrong_answer_becomes_an_error(triton, change, error):
     triton.change = change
     with pytest.raises(error):
-        await triton.encoder.encode(PACK, Priority.BULK, None)
+        await triton.encoder.encode(PACK)
 
 
 # The texts that Triton 2.51 sends.
 @pytest.mark.parametrize(
     ("code", "text", "error"),
     [
-        ("UNAVAILABLE", "[request id: 1] Exceeds maximum queue size", Overloaded),
-        ("UNAVAILABLE", "Request timeout expired", DeadlineExceeded),
         ("UNAVAILABLE", "Server is stopping, can no longer serve requests", EncoderDied),
         ("INTERNAL", "Stub process 'encoder_0_0' is not healthy.", EncoderDied),
         ("INTERNAL", "Failed to increase the shared memory pool size for key 'x'", InternalError),
@@ -113,13 +99,13 @@ async def test_a_wrong_answer_becomes_an_error(triton, change, error):
 async def test_failures_are_told_apart_by_their_text(triton, code, text, error):
     triton.failure = (grpc.StatusCode[code], text)
     with pytest.raises(error) as caught:
-        await triton.encoder.encode(PACK, Priority.BULK, None)
+        await triton.encoder.encode(PACK)
     assert text not in str(caught.value)
 
 
 async def test_nobody_there_means_that_the_encoder_is_away(tmp_path):
     encoder = TritonEncoder(f"unix:{tmp_path}/none:0", "encoder_0", D)
     with pytest.raises(EncoderDied):
-        await encoder.encode(PACK, Priority.BULK, None)
+        await encoder.encode(PACK)
     assert not await encoder.live(1.0)
     await encoder.close()

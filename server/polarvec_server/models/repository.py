@@ -33,8 +33,6 @@ class EncoderConfig:
         gpus: Numbers of the GPUs, one instance each; empty means one on every GPU that Triton sees.
         max_batch_packs: The most packs that Triton merges into one batch.
         queue_delay_us: How long Triton waits for a batch to fill.
-        max_queue_size: The most packs that wait in Triton.
-        default_timeout_us: The longest wait there; a request can only ask for less.
     """
 
     triton_name: str
@@ -50,8 +48,6 @@ class EncoderConfig:
     gpus: tuple[int, ...]
     max_batch_packs: int
     queue_delay_us: int
-    max_queue_size: int
-    default_timeout_us: int
 
 
 def encoder_source() -> Path:
@@ -97,8 +93,6 @@ def _config(template: str, model: EncoderConfig) -> str:
             "name": json.dumps(model.triton_name),
             "max_batch_size": model.max_batch_packs,
             "max_queue_delay_microseconds": model.queue_delay_us,
-            "max_queue_size": model.max_queue_size,
-            "default_timeout_microseconds": model.default_timeout_us,
         },
     )
     text = pbtxt.with_output_dimensions(text, "embeddings", model.folder.dimensions)

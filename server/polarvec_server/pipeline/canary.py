@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 
 from polarvec_server.errors import ConfigError, Overloaded, PolarvecServerError
-from polarvec_server.pipeline.values import Encoder, Pack, Priority
+from polarvec_server.pipeline.values import Encoder, Pack
 
 _log = structlog.get_logger(__name__)
 _RETRY_S = 0.1
@@ -104,7 +104,7 @@ class Canary:
     async def _probe(self) -> bool:
         started = time.monotonic()
         # Shielded: a cancellation must not reach Triton.
-        call = asyncio.ensure_future(self._encoder.encode(self._pack.pack, Priority.INTERACTIVE, None))
+        call = asyncio.ensure_future(self._encoder.encode(self._pack.pack))
         call.add_done_callback(lambda task: task.cancelled() or task.exception())
         while True:
             alarm = asyncio.ensure_future(self._alarm.wait())

@@ -188,7 +188,7 @@ class Dispatcher:
                     heapq.heappop(queue)
                     continue
                 pack, _ = job.waiting[0]
-                # Interactive packs pass bulk that is on its way, so that Triton's priorities can act on them.
+                # Interactive packs pass bulk that is on its way: the encoder takes small packs first.
                 ahead = self._in_flight[level] if level is Priority.INTERACTIVE else self.in_flight_tokens
                 if ahead and ahead + pack.token_count > self._window_now():
                     return None
@@ -214,9 +214,8 @@ class Dispatcher:
 
     async def _send(self, job: _Job, pack: Pack, attempt: int) -> None:
         sent_at = time.monotonic()
-        left = None if math.isinf(job.deadline) else job.deadline - sent_at
         try:
-            vectors = await self._encoder.encode(pack, job.priority, left)
+            vectors = await self._encoder.encode(pack)
         except EncoderDied:
             self._available = False
             self._send_again(job, pack, attempt)

@@ -13,16 +13,14 @@ import structlog
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from polarvec_server.errors import DeadlineExceeded, EncoderDied, InternalError, NonFinite, Overloaded
-from polarvec_server.pipeline.values import Pack, Priority
+from polarvec_server.errors import EncoderDied, InternalError, NonFinite
+from polarvec_server.pipeline.values import Pack
 
 # The tensors of model_repository/encoder/config.pbtxt; a contract test compares.
 INPUTS = {"token_ids": "INT32", "lengths": "INT32", "tag": "INT64"}
 OUTPUTS = {"embeddings": "FP32", "tag": "INT64"}
 
 _log = structlog.get_logger(__name__)
-# Answers leave room for the way back to the caller.
-_DEADLINE_MARGIN_S = 0.005
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 256 << 20),
     ("grpc.max_send_message_length", 256 << 20),
@@ -52,30 +50,23 @@ class TritonEncoder:
         # Random start: a tag of another worker, or of a life before a restart, does not match by chance.
         self._tags = itertools.count(random.getrandbits(62))
 
-    async def encode(self, pack: Pack, priority: Priority, time_left_s: float | None) -> NDArray[np.float32]:
+    async def encode(self, pack: Pack) -> NDArray[np.float32]:
         """Computes the pooled vectors of a pack.
 
         No gRPC deadline and no cancellation goes along, because both can abort a Triton of before 25.06
-        (server issues 7368, 8034, 8220); the time left travels as Triton's own `timeout`.
+        (server issues 7368, 8034, 8220); no priority and no `timeout`, because of docs/decisions/0012.
 
         Returns:
             (n, D) float32, finite, in the order of the pack.
 
         Raises:
             EncoderDied: The connection, tritonserver or its stub went away.
-            DeadlineExceeded: The time left ran out in Triton's queue.
-            Overloaded: Triton's queue is full.
             NonFinite: A number is NaN or infinite.
             InternalError: Triton refused the request, or answered another one.
         """
         tag = next(self._tags) & 0x7FFF_FFFF_FFFF_FFFF
-        request = self._request(pack, tag, priority)
-        if time_left_s is not None:
-            if time_left_s <= _DEADLINE_MARGIN_S:
-                raise DeadlineExceeded
-            request.parameters["timeout"].int64_param = int((time_left_s - _DEADLINE_MARGIN_S) * 1e6)
         try:
-            response = await self._stub.ModelInfer(request)
+            response = await self._stub.ModelInfer(self._request(pack, tag))
         except grpc.aio.AioRpcError as error:
             raise self._translate(error) from error
         return self._read(response, pack, tag)
@@ -92,7 +83,7 @@ class TritonEncoder:
         """Closes the connection."""
         await self._channel.close()
 
-    def _request(self, pack: Pack, tag: int, priority: Priority) -> service_pb2.ModelInferRequest:
+    def _request(self, pack: Pack, tag: int) -> service_pb2.ModelInferRequest:
         """Builds the request by hand: InferInput objects cost several times as much."""
         request = service_pb2.ModelInferRequest(model_name=self._name)
         shapes: Sequence[list[int]] = ([1, pack.token_count], [1, pack.lengths.size], [1, 1])
@@ -100,7 +91,6 @@ class TritonEncoder:
             request.inputs.add(name=name, datatype=datatype, shape=shape)
         contents = (pack.token_ids.tobytes(), pack.lengths.tobytes(), struct.pack("<q", tag))
         request.raw_input_contents.extend(contents)
-        request.parameters["priority"].uint64_param = int(priority)
         return request
 
     def _read(self, response: service_pb2.ModelInferResponse, pack: Pack, tag: int) -> NDArray[np.float32]:
@@ -118,12 +108,8 @@ class TritonEncoder:
         return vectors
 
     def _translate(self, error: grpc.aio.AioRpcError) -> Exception:
-        """Maps by message: Triton says UNAVAILABLE for four different things. None of its texts leaves here."""
+        """Maps by code and message; none of Triton's texts leaves here."""
         code, text = error.code(), error.details() or ""
-        if "Request timeout expired" in text:
-            return DeadlineExceeded()
-        if "maximum queue size" in text:
-            return Overloaded(1.0)
         if code is grpc.StatusCode.UNAVAILABLE or "Stub process" in text or "unhealthy" in text:
             _log.debug("the encoder is away", model=self._name, code=code.name, detail=text[:300])
             return EncoderDied()

@@ -40,7 +40,7 @@ _BITS = {Encoding.FLOAT32: 32, Encoding.FLOAT16: 16, Encoding.INT8: 8, Encoding.
 
 
 class Priority(enum.IntEnum):
-    """Who goes first; the numbers are Triton's priority levels."""
+    """Who goes first: the lower number."""
 
     INTERACTIVE = 1
     BULK = 2
@@ -132,7 +132,7 @@ class Pack:
 class Encoder(Protocol):
     """What computes packs: `pipeline.triton`."""
 
-    async def encode(self, pack: Pack, priority: Priority, time_left_s: float | None) -> NDArray[np.float32]:
+    async def encode(self, pack: Pack) -> NDArray[np.float32]:
         """Returns (n, D) float32 pooled vectors; raises EncoderDied or a RequestError."""
         ...
 

@@ -3,8 +3,8 @@
 What is brought while the engine is busy waits here and becomes one batch: the more texts are seen at once, the better
 they fill the engine's rows (e5-small on two cores, batches of 11 texts 12,960 tokens a CPU second, of 45 15,220). And
 a small pack (a query, as a rule), which goes first, is seen at once and not behind a batch that Triton holds back.
-Whoever brings more is held past some tokens, so that the rest queues in Triton, where priorities and timeouts act on
-it; and while a small pack waits, so that Triton gathers the others: to bring 64 one by one costs more than to run them.
+Whoever brings more is held past some tokens, so that memory is bounded and the rest waits in Triton; and while a small
+pack waits, so that Triton gathers the others: to bring 64 one by one costs more than to run them.
 """
 
 from __future__ import annotations
