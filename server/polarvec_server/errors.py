@@ -185,7 +185,8 @@ class UnknownModel(RequestError):
 
     def __init__(self, models: Sequence[str]) -> None:
         super().__init__(
-            f"There is no such model here; there are: {', '.join(models)}.", metadata={"models": ",".join(models)}
+            f"There is no such model here; there are: {', '.join(models) or 'none'}.",
+            metadata={"models": ",".join(models)},
         )
 
 

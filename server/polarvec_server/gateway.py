@@ -22,6 +22,7 @@ from polarvec_server.config import Settings
 from polarvec_server.deployment import DeployedModel
 from polarvec_server.edge.accounting import Accounting
 from polarvec_server.edge.auth import Authenticator
+from polarvec_server.edge.deadlines import Deadlines
 from polarvec_server.edge.health import SERVICE_NAME, Health
 from polarvec_server.edge.http_frame import HttpFrame, HttpLimits
 from polarvec_server.edge.http_server import HttpServer
@@ -141,7 +142,13 @@ class GatewayWorker:
         settings = self._settings
         if not settings.openai_port:
             return None
-        limits = HttpLimits(settings.default_deadline_s, settings.max_deadline_s, settings.max_request_bytes)
+        limits = HttpLimits(
+            settings.default_deadline_s,
+            settings.max_deadline_s,
+            settings.max_request_bytes,
+            # Every token of a call as an id, or every text, and as much again.
+            max_json_values=2 * (settings.max_call_tokens + settings.max_texts),
+        )
         frame = HttpFrame(self._accounting, self._authenticator, limits)
         more: list[Route] = []
         if settings.playground:
@@ -155,7 +162,9 @@ class GatewayWorker:
     def _grpc_server(self) -> grpc.aio.Server:
         settings = self._settings
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._accounting, self._authenticator, ("polarvec.v1", "tei.v1"))],
+            interceptors=[
+                CallInterceptor(self._accounting, self._authenticator, ("polarvec.v1", "tei.v1", "grpc.channelz.v1"))
+            ],
             # The outer limit; admission refuses long before, and says when to come back.
             maximum_concurrent_rpcs=4096,
             options=[
@@ -175,14 +184,10 @@ class GatewayWorker:
                 ("grpc.max_connection_age_ms", 300_000),
             ],
         )
-        service = EmbeddingService(self._registry, settings.default_deadline_s, settings.max_deadline_s)
+        deadlines = Deadlines(settings.default_deadline_s, settings.max_deadline_s)
+        service = EmbeddingService(self._registry, deadlines)
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
-        tei_model = TeiModel(
-            self._registry,
-            default_prompt=settings.tei_prompt_name,
-            default_deadline_s=settings.default_deadline_s,
-            max_deadline_s=settings.max_deadline_s,
-        )
+        tei_model = TeiModel(self._registry, deadlines, default_prompt=settings.tei_prompt_name)
         add_tei_services(server, tei_model, _TOKENIZER_THREADS)
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if settings.reflection:

@@ -33,6 +33,16 @@ def configure_logging(level: str, form: Literal["auto", "json", "console"]) -> N
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+    # What uvicorn, grpc and asyncio have to say takes the same form.
+    logging.basicConfig(handlers=[_Passing()])
+
+
+class _Passing(logging.Handler):
+    """Passes the lines of libraries on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = structlog.get_logger()
+        line.log(record.levelno, record.getMessage(), source=record.name, exc_info=record.exc_info)
 
 
 def _keep(_: object, __: str, event: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -7,6 +7,7 @@ import httpx
 import openai
 import pytest
 from google.rpc import error_details_pb2, status_pb2
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from polarvec_proto.v1 import embedding_pb2 as pb
@@ -34,7 +35,7 @@ def keys_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(tiny_model, cache, keys_file):
-    settings = dict(precision="f32", workers=1, log_level="debug")
+    settings = dict(precision="f32", workers=1, log_level="debug", channelz=True)
     process = ServerProcess(tiny_model, cache, api_keys_file=keys_file, **settings).wait_ready()
     yield process
     process.stop()
@@ -130,6 +131,14 @@ def test_health_reflection_and_metrics_need_no_key(guarded, channel):
     assert "polarvec.v1.EmbeddingService" in {service.name for service in listed.list_services_response.service}
     assert guarded.http("/readyz")[0] == 200
     assert guarded.http("/metrics")[0] == 200
+
+
+def test_channelz_which_knows_the_callers_needs_a_key(guarded, channel):
+    look = channelz_pb2_grpc.ChannelzStub(channel).GetServers
+    with pytest.raises(grpc.RpcError) as caught:
+        look(channelz_pb2.GetServersRequest(), timeout=30)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert look(channelz_pb2.GetServersRequest(), metadata=bearer(FULL), timeout=30).server
 
 
 def test_the_log_has_the_name_of_the_key_and_never_the_key(guarded, channel):

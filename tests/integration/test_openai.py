@@ -1,6 +1,7 @@
 """The OpenAI door, through the real openai package: the same vectors as by gRPC, and OpenAI's own errors."""
 
 import base64
+import json
 from http.client import HTTPConnection
 
 import httpx
@@ -164,6 +165,8 @@ BAD = {
     "deep": (b"[" * 100_000, 400, None, "valid JSON"),
     "long number": (b'{"input": [' + b"1" * 5000 + b"]}", 400, None, "valid JSON"),
     "twice": (b'{"model": "e5-small", "input": "a", "input": "b"}', 400, None, "twice"),
+    "UTF-16": (json.dumps({"model": "e5-small", "input": "a"}).encode("utf-16"), 400, None, "valid JSON"),
+    "too many values": (b'{"x": [' + b"[]," * 600_000 + b"1]}", 400, None, "values"),
     "NaN": (b'{"model": "e5-small", "input": "a", "dimensions": NaN}', 400, None, "NaN"),
 }  # fmt: skip
 
@@ -203,7 +206,10 @@ def test_an_absurd_body_is_not_even_read(server):
     connection.close()
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/embeddings"), ("POST", "/chat/completions"), ("GET", "/x")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/embeddings"), ("POST", "/chat/completions"), ("GET", "/x"), ("POST", "/embeddings/")],
+)
 def test_other_paths_and_methods_are_refused_in_the_same_form(http, method, path):
     answer = http.request(method, path)
     assert answer.status_code in (404, 405)

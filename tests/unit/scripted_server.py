@@ -91,6 +91,7 @@ class ScriptedServer(embedding_pb2_grpc.EmbeddingServiceServicer):
     in_flight: int = 0
     max_in_flight: int = 0
     items_read: int = 0
+    streams_ended: int = 0  # by the client, without cancelling
 
     def texts_seen(self, rpc: str = "Embed") -> list[list[str]]:
         """The texts of each call."""
@@ -141,6 +142,7 @@ class ScriptedServer(embedding_pb2_grpc.EmbeddingServiceServicer):
                 while (item := await context.read()) is not grpc.aio.EOF:
                     self.items_read += 1
                     group.create_task(answer(item))
+            self.streams_ended += 1
         except* _Break:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "scripted break")
 

@@ -63,7 +63,9 @@ def test_a_failed_server_is_exit_code_1_and_the_job_goes_on(run, scripted: Runni
     source = write_jsonl(tmp_path / "in.jsonl", texts_of(40))
     scripted.servicer.item_faults.append(status(grpc.StatusCode.INTERNAL, message="Broken; mend it."))
     result = run(source, tmp_path / "out.npy")
-    assert (result.exit_code, result.stderr) == (1, "polarvec: Broken; mend it.\n")
+    assert result.exit_code == 1
+    # Not all of stderr: the server of this process may log there that the client has left.
+    assert "polarvec: Broken; mend it.\n" in result.stderr
     assert run(source, tmp_path / "out.npy").exit_code == 0
     check_output(tmp_path / "out.npy", texts_of(40), "float32")
 

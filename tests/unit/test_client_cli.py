@@ -246,6 +246,8 @@ def test_error_is_one_sentence(run, scripted: RunningServer, code: StatusCode, e
         (["rank", "--query", "q", "--file", "/no/such/file"], None, "does not exist"),
         (["tokenize", "a", "--input-type", "passage"], None, "passage"),
         (["similarity", "a"], None, "at least two"),
+        (["similarity", *"a" * 51], None, "use --json"),
+        (["bench", "--rate", "inf"], None, "100000"),
         (["tokenize", "a"], None, "--input-type"),
         (["bench", "--rate", "0"], None, "0"),
         (["bench", "--file", "/dev/null"], None, "texts is empty"),
@@ -262,8 +264,60 @@ def test_usage_error_is_exit_code_2(run, arguments: list[str], stdin: str | byte
     assert isinstance(result.exception, SystemExit)
 
 
+def test_mark_of_windows_editors_is_no_part_of_the_first_text(run, scripted: RunningServer, tmp_path: Path) -> None:
+    (tmp_path / "texts").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n")
+    run("tokenize", "--input-type", "raw", "--file", str(tmp_path / "texts"))
+    run("tokenize", "--input-type", "raw", stdin=b"\xef\xbb\xbfa\nb\n")
+    assert scripted.servicer.texts_seen("Tokenize") == [["a", "b"], ["a", "b"]]
+
+
+def test_control_characters_do_not_reach_the_terminal(run) -> None:
+    assert "\x1b" not in run("tokenize", "--input-type", "raw", "\x1b[31mred").stdout
+
+
+COMMAND = str(Path(sys.executable).with_name("polarvec"))
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["models"], ["models", "--json"]])
+def test_full_disk_is_said_in_one_sentence(scripted: RunningServer, arguments: list[str]) -> None:
+    environment = {**os.environ, "POLARVEC_TARGET": scripted.target}
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment
+        )
+    assert result.returncode == 2
+    assert result.stderr == "polarvec: Cannot read or write: No space left on device; choose another file or place.\n"
+
+
+@pytest.mark.parametrize("arguments", [["tokenize", "--json"], ["embed", "--json", "-"]])
+def test_reader_that_has_seen_enough_is_no_complaint(scripted: RunningServer, arguments: list[str]) -> None:
+    command = [COMMAND, *arguments, "--input-type", "raw"]
+    environment = {**os.environ, "POLARVEC_TARGET": scripted.target}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        process.stdin.write("text\n" * 3000)
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1
+
+
+def test_terminal_that_lacks_a_letter_shows_another(scripted: RunningServer) -> None:
+    environment = {**os.environ, "POLARVEC_TARGET": scripted.target, "PYTHONIOENCODING": "cp949"}
+    shown, written = (
+        subprocess.run(
+            [COMMAND, "rank", "--query", "é", "한국", *more], capture_output=True, check=True, env=environment
+        )
+        for more in ((), ("--json",))
+    )
+    assert "한국" in shown.stdout.decode("cp949")
+    assert json.loads(written.stdout.decode())["query"] == "é"
+
+
 def test_installed_command_runs_and_reports_a_missing_server() -> None:
-    command = [str(Path(sys.executable).with_name("polarvec")), "health", "--target", "127.0.0.1:1", "--timeout", "1"]
+    command = [COMMAND, "health", "--target", "127.0.0.1:1", "--timeout", "1"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
     assert result.returncode == 1
     assert result.stderr.startswith("polarvec: The server cannot be reached")

@@ -167,6 +167,8 @@ def test_malformed_answer_is_a_server_error(
         ("a", {"timeout_s": 0}, InvalidRequest, "timeout_s is 0"),
         ("a", {"timeout_s": float("nan")}, InvalidRequest, "timeout_s is nan"),
         ("a", {"normalize": True}, TypeError, "normalize"),
+        ("a", {"model": None}, TypeError, "model is of type NoneType"),
+        ("a", {"prompt_text": b"x"}, TypeError, "prompt_text is of type bytes"),
     ],
 )
 def test_wrong_argument_is_refused_before_anything_is_sent(

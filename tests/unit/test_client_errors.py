@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 import threading
 import time
@@ -17,7 +18,9 @@ from grpc import StatusCode
 from hypothesis import given
 from hypothesis import strategies as st
 from polarvec import _errors
-from polarvec._channel import parse_target
+from polarvec._channel import HEALTH, channel_settings
+from polarvec._sync_channels import SyncChannels
+from polarvec._targets import parse_target
 from unit.scripted_server import RunningServer, ScriptedServer, status
 
 
@@ -33,7 +36,6 @@ from unit.scripted_server import RunningServer, ScriptedServer, status
         (StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", polarvec.DeadlineExceeded),
         (StatusCode.INTERNAL, "NON_FINITE", polarvec.ServerError),
         (StatusCode.UNKNOWN, "", polarvec.ServerError),
-        (StatusCode.CANCELLED, "", polarvec.ServerError),
         (StatusCode.UNIMPLEMENTED, "", polarvec.ServerError),
         (StatusCode.FAILED_PRECONDITION, "", polarvec.ServerError),
     ],
@@ -51,6 +53,20 @@ def test_code_becomes_class(
     if reason:
         assert (error.reason, error.field, error.metadata["index"]) == (reason, "texts[0]", "0")
     assert error.request_id
+
+
+def test_call_that_a_server_breaks_off_is_made_again(client: Any, scripted: RunningServer) -> None:
+    scripted.servicer.fail_next("Embed", status(StatusCode.CANCELLED))
+    client.embed_queries("a")
+    assert scripted.servicer.count("Embed") == 2
+
+
+def test_errors_travel_between_processes(client: Any, scripted: RunningServer) -> None:
+    scripted.servicer.fail_next("Embed", status(StatusCode.INVALID_ARGUMENT, "EMPTY_TEXT", field="texts[0]", index="0"))
+    with pytest.raises(polarvec.InvalidRequest) as caught:
+        client.embed_queries("a")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (type(copy), str(copy), vars(copy)) == (polarvec.InvalidRequest, str(caught.value), vars(caught.value))
 
 
 def test_unavailable_is_retried_by_the_channel(client: Any, scripted: RunningServer) -> None:
@@ -103,6 +119,19 @@ def test_a_server_that_comes_up_late_is_reached(make_client: Any) -> None:
     finally:
         late.join()
         server.__exit__()
+
+
+def test_health_does_not_wait_for_a_server_that_comes_up_late(make_client: Any) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server = RunningServer(ScriptedServer(), port=port)
+    timer = threading.Timer(0.5, server.__enter__)
+    timer.start()
+    with pytest.raises(polarvec.Unavailable):  # Any other call would get its answer.
+        make_client(f"127.0.0.1:{port}").health()
+    timer.join()
+    server.__exit__()
 
 
 def test_overloaded_is_retried_after_the_servers_delay(client: Any, scripted: RunningServer) -> None:
@@ -167,6 +196,14 @@ def test_sync_client_closed_during_a_call_says_so(scripted: RunningServer) -> No
         client.embed_queries("a")
 
 
+def test_call_on_a_channel_that_was_just_closed_says_so(scripted: RunningServer) -> None:
+    channels = SyncChannels(channel_settings(scripted.target, api_key=None, tls=None, credentials=None))
+    method = channels.method(0, HEALTH)
+    channels.close()
+    with pytest.raises(RuntimeError, match="closed during the call"), channels.in_use():
+        method(b"", timeout=5)
+
+
 async def test_async_client_closed_during_a_call_says_so(scripted: RunningServer) -> None:
     scripted.servicer.delay_s = 5
     client = polarvec.AsyncClient(scripted.target)
@@ -207,6 +244,8 @@ def test_tree_in_the_docstring_is_the_tree() -> None:
         ("[::1]", "[::1]:50051"),
         ("[::1]:443", "[::1]:443"),
         ("dns:///polarvec:50051", "dns:///polarvec:50051"),
+        ("dns:///polarvec", "dns:///polarvec:50051"),
+        ("dns:///[::1]", "dns:///[::1]:50051"),
         ("unix:/run/polarvec.sock", "unix:/run/polarvec.sock"),
     ],
 )
@@ -216,7 +255,21 @@ def test_target_is_understood(target: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["", "  ", "http://host:1", "host:1/path", "host:", "host:http", "host:0", "host:65536", ":1", "::1", "a b"],
+    [
+        "",
+        "  ",
+        "http://host:1",
+        "host:1/path",
+        "host:",
+        "host:http",
+        "host:0",
+        "host:65536",
+        ":1",
+        "::1",
+        "[::1",
+        "a b",
+        "a:1,b:2",
+    ],
 )
 def test_target_that_cannot_work_is_refused(make_client: Any, target: str) -> None:
     with pytest.raises(polarvec.InvalidRequest, match="give"):
@@ -227,6 +280,12 @@ def test_target_that_cannot_work_is_refused(make_client: Any, target: str) -> No
 def test_client_refuses_arguments_that_cannot_work(make_client: Any, options: dict[str, Any]) -> None:
     with pytest.raises(polarvec.InvalidRequest):
         make_client("localhost", **options)
+
+
+@pytest.mark.parametrize("options", [{"api_key": 5}, {"tls": True}, {"max_in_flight": 1.5}, {"target": b"host"}])
+def test_client_refuses_arguments_of_the_wrong_type(make_client: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="is of type"):
+        make_client(**{"target": "localhost", **options})
 
 
 def test_repr_does_not_show_the_key() -> None:

@@ -56,6 +56,11 @@ def test_zero_vector_is_like_nothing() -> None:
     assert cosine_similarity(np.zeros(16, np.float32), RIGHT).tolist() == [0, 0, 0, 0]
 
 
+def test_vector_that_is_not_finite_is_not_like_nothing() -> None:
+    broken = np.full(16, np.nan, np.float32)
+    assert np.isnan(cosine_similarity(broken, RIGHT)).all()
+
+
 def test_scores_stay_within_one() -> None:
     assert np.abs(cosine_similarity(LEFT, np.concatenate([LEFT, -LEFT]))).max() == pytest.approx(1, abs=1e-6)
     assert np.abs(cosine_similarity(LEFT, np.concatenate([LEFT, -LEFT]))).max() <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -152,6 +153,33 @@ def test_abandoned_iterator_ends_the_call_and_its_thread(client: Any, scripted: 
     items.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "polarvec-stream"]
     client.embed_queries("still usable")
+
+
+def test_sync_client_closed_during_a_stream_says_so(scripted: RunningServer) -> None:
+    client = polarvec.Client(scripted.target)
+    items = client.embed_stream(iter(TEXTS * 100), input_type="document")
+    next(items)
+    scripted.servicer.delay_s = 60
+    threading.Timer(0.2, client.close).start()
+    with pytest.raises(RuntimeError, match="closed during the call"):
+        list(items)
+
+
+async def test_async_client_closed_during_a_stream_says_so(scripted: RunningServer) -> None:
+    client = polarvec.AsyncClient(scripted.target)
+    items = client.embed_stream(iter(TEXTS * 100), input_type="document")
+    await anext(items)
+    scripted.servicer.delay_s = 60
+    rest = asyncio.create_task(_all(items))
+    await asyncio.sleep(0.2)
+    await client.close()
+    # Not CancelledError: nobody cancelled the task.
+    with pytest.raises(RuntimeError, match="closed during the call"):
+        await rest
+
+
+async def _all(items: AsyncIterator[StreamItem]) -> list[StreamItem]:
+    return [item async for item in items]
 
 
 def test_error_of_the_input_reaches_the_caller(client: Any) -> None:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -14,6 +15,18 @@ try:
 except ValueError as error:
     structlog.get_logger().error("a call failed", exc_info=error)
 """
+
+
+def test_lines_of_libraries_take_the_same_form():
+    script = """
+import logging
+from polarvec_server.logs import configure_logging
+configure_logging("info", "json")
+logging.getLogger("asyncio").error("a task was %s", "lost")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30)
+    line = json.loads(done.stderr)
+    assert (line["event"], line["source"], line["level"]) == ("a task was lost", "asyncio", "error")
 
 
 @pytest.mark.parametrize("form", ["json", "console"])

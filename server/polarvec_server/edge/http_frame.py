@@ -61,6 +61,7 @@ class HttpLimits:
     default_deadline_s: float
     max_deadline_s: float
     max_request_bytes: int
+    max_json_values: int
 
 
 Handler = Callable[[HttpCall], Awaitable[Response]]
@@ -116,7 +117,8 @@ class HttpFrame:
         try:
             async with asyncio.timeout(allowed_s):
                 body = await self._read(request) if request.method == "POST" else b""
-                return await _unless_gone(request, handle(HttpCall(request, body, deadline, record)))
+                call = HttpCall(request, body, deadline, record, self._limits.max_json_values)
+                return await _unless_gone(request, handle(call))
         except TimeoutError:
             raise DeadlineExceeded from None
 

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from polarvec_server.edge.tls import TlsFiles
 
 # As many as the gRPC door lets in.
 _CONNECTIONS = 4096
+# A connection without a call gets this to twice this for the headers of its next, or to take some more of an answer.
+_PATIENCE_S = 30.0
 
 
 class HttpServer(uvicorn.Server):
@@ -33,7 +36,11 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=_Connection,
+                ws="none",
                 log_config=None,
+                # Its warnings are of what callers do wrong, up to two lines a request: Java's offer HTTP/2 with each.
+                log_level="error",
                 access_log=False,
                 server_header=False,
                 lifespan="off",
@@ -59,6 +66,29 @@ class HttpServer(uvicorn.Server):
     async def run_until_stopped(self) -> None:
         """Serves until `should_exit` is set."""
         await self.serve(sockets=[self._listener])
+
+
+class _Connection(H11Protocol):
+    """uvicorn's, except that it ends when nothing moves: silent callers would take all places of the door."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins to watch."""
+        super().connection_made(transport)
+        self._watch = self.loop.call_later(_PATIENCE_S, self._check, (None, 0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends to watch."""
+        self._watch.cancel()
+        super().connection_lost(exc)
+
+    def _check(self, before: object) -> None:
+        """Ends a connection that is as it was at the last look: no call, no new one, and nothing taken of an answer."""
+        calls = self.cycle is not None and not self.cycle.response_complete
+        now = None if calls else (self.cycle, self.transport.get_write_buffer_size())
+        if now is not None and now == before:
+            self.transport.abort()
+        else:
+            self._watch = self.loop.call_later(_PATIENCE_S, self._check, now)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -58,7 +58,10 @@ def openai_routes(registry: ModelRegistry, frame: HttpFrame) -> list[Route]:
 def openai_app(registry: ModelRegistry, frame: HttpFrame, more: Sequence[Route] = ()) -> Starlette:
     """Returns the application of the HTTP door; `more` are the playground's routes."""
     # Starlette asks for handlers of any exception; the ones that it raises itself are for paths that are none of ours.
-    return Starlette(routes=[*openai_routes(registry, frame), *more], exception_handlers={HTTPException: _refuse_path})
+    app = Starlette(routes=[*openai_routes(registry, frame), *more], exception_handlers={HTTPException: _refuse_path})
+    # A redirect would name http and the port as they are behind a proxy, and ask for no key.
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _refuse_path(request: Request, error: Exception) -> Response:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from polarvec_server.edge.http_call import check_unicode
 from polarvec_server.edge.registry import ModelRegistry, ServedModel
-from polarvec_server.errors import EmptyText, InvalidField, InvalidText, NoTexts, UnknownModel
+from polarvec_server.errors import EmptyText, InvalidField, NoTexts, UnknownModel
 from polarvec_server.pipeline.values import Encoding, InputType, TextOptions, Truncation, VectorOptions
 
 FIELD = "input"
@@ -91,24 +92,14 @@ def _read_input(given: Any, model: ServedModel) -> tuple[list[str], list[list[in
         if type(item) is not kind or kind not in (str, list):
             raise InvalidField(f"{FIELD}[{index}]", "is neither a text nor token ids like those before it")
     if kind is str:
-        return _unicode(given), []
+        check_unicode(given, FIELD)
+        return given, []
     for index, ids in enumerate(given):
         if not ids:
             raise EmptyText(FIELD, index)
         if any(type(number) is not int for number in ids):
             raise InvalidField(f"{FIELD}[{index}]", "holds something else than whole numbers")
     return [], given
-
-
-def _unicode(texts: list[str]) -> list[str]:
-    """Raises InvalidText for half a surrogate pair, which JSON can write and no encoding can carry."""
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        for index, text in enumerate(texts):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise InvalidText(f"{FIELD}[{index}]", "holds half a surrogate pair, which is no text") from None
-    return texts
 
 
 def _string(fields: Mapping[str, Any], name: str) -> str:

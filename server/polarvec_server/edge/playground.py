@@ -13,10 +13,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from polarvec_server.edge.http_call import HttpCall
+from polarvec_server.edge.http_call import HttpCall, check_unicode
 from polarvec_server.edge.http_frame import HttpFrame
 from polarvec_server.edge.registry import ModelRegistry, ServedModel
-from polarvec_server.errors import InvalidField, InvalidText, RequestError, TooManyTexts
+from polarvec_server.errors import InvalidField, RequestError, TooManyTexts
 from polarvec_server.pipeline.embedder import Embedded, Schedule
 from polarvec_server.pipeline.prompts import choose_prompt
 from polarvec_server.pipeline.values import InputType, Priority, TextOptions, Truncation, VectorOptions
@@ -170,11 +170,7 @@ def _read_texts(model: ServedModel, fields: dict[str, Any], name: str) -> list[s
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise InvalidField(name, "must be a list of strings")
     model.check_text_count(len(texts), name)
-    for index, text in enumerate(texts):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidText(f"{name}[{index}]", "holds half a surrogate pair, which is no text") from None
+    check_unicode(texts, name)
     return texts
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
-from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_proto.v1 import embedding_pb2_grpc
 
 from polarvec_server.edge import requests
+from polarvec_server.edge.deadlines import Context, Deadlines, stream_deadline
 from polarvec_server.edge.record import CallRecord, current_record
 from polarvec_server.edge.registry import ModelRegistry
 from polarvec_server.edge.stream import answer_items
@@ -22,25 +20,18 @@ from polarvec_server.pipeline.embedder import Schedule
 from polarvec_server.pipeline.postprocess import encode_vectors
 from polarvec_server.pipeline.values import InputType, TextOptions, Timings, Truncation, VectorOptions
 
-Context = grpc.aio.ServicerContext[Any, Any]
-
 
 class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
     """See proto/polarvec/v1/embedding.proto for what each call promises."""
 
-    def __init__(self, registry: ModelRegistry, default_deadline_s: float, max_deadline_s: float) -> None:
-        self._registry = registry
-        self._default_deadline_s, self._max_deadline_s = default_deadline_s, max_deadline_s
-
-    def _deadline(self, context: Context) -> float:
-        left = context.time_remaining()
-        return time.monotonic() + min(self._default_deadline_s if left is None else left, self._max_deadline_s)
+    def __init__(self, registry: ModelRegistry, deadlines: Deadlines) -> None:
+        self._registry, self._deadlines = registry, deadlines
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """Embeds many texts, all or none."""
         record = current_record.get()
         record.timed = True
-        return await self._embed(request, record, deadline=self._deadline(context))
+        return await self._embed(request, record, deadline=self._deadlines.single(context))
 
     async def _embed(
         self, request: pb.EmbedRequest, record: CallRecord, *, deadline: float | None, wait_for_room: bool = False
@@ -73,9 +64,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """Embeds in bulk; a bad item spoils nothing else."""
-        left = context.time_remaining()
-        deadline = None if left is None else time.monotonic() + left
-        record = current_record.get()
+        deadline, record = stream_deadline(context), current_record.get()
 
         async def embed(request: pb.EmbedRequest) -> pb.EmbedResponse:
             return await self._embed(request, record, deadline=deadline, wait_for_room=True)
@@ -96,7 +85,7 @@ class EmbeddingService(embedding_pb2_grpc.EmbeddingServiceServicer):
         for field, input_type in (("queries", InputType.QUERY), ("documents", InputType.DOCUMENT)):
             model.check_text_count(len(getattr(request, field)), field)
             groups.append((list(getattr(request, field)), TextOptions(input_type, truncation=truncation, field=field)))
-        schedule = Schedule(priority, self._deadline(context))
+        schedule = Schedule(priority, self._deadlines.single(context))
         queries, documents = await model.embedder.embed_together(groups, VectorOptions(request.dimensions), schedule)
         for side in (queries, documents):
             record.note(side.tokenized, schedule.timings)

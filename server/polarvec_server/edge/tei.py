@@ -7,8 +7,9 @@ from importlib.metadata import version
 import grpc
 
 from polarvec_server.edge import tei_messages as messages
+from polarvec_server.edge.deadlines import Context
 from polarvec_server.edge.tei_embed import EmbedService
-from polarvec_server.edge.tei_model import Context, TeiModel
+from polarvec_server.edge.tei_model import TeiModel
 from polarvec_server.edge.tei_refusals import PredictService, RerankService
 from polarvec_server.edge.tei_tokenize import TokenizeService
 from polarvec_server.tei_proto import tei_pb2 as tei

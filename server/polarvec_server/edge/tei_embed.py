@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 
 from polarvec_server.config import GPU_ENGINES
 from polarvec_server.edge import tei_messages as messages
+from polarvec_server.edge.deadlines import Context, stream_deadline
 from polarvec_server.edge.ordered_stream import answer_in_order
 from polarvec_server.edge.record import current_record
 from polarvec_server.edge.registry import ServedModel
-from polarvec_server.edge.tei_model import Context, TeiModel, stream_deadline
+from polarvec_server.edge.tei_model import TeiModel
 from polarvec_server.edge.tei_refusals import refuse, refuse_stream
 from polarvec_server.edge.text_groups import EmbeddedText, TextGroups
 from polarvec_server.pipeline.embedder import Embedded, Schedule
@@ -32,7 +33,7 @@ class EmbedService(tei_pb2_grpc.EmbedServicer):
         """Embeds one text; refused at once when there is no room."""
         started, record, model = time.monotonic(), current_record.get(), self._model.find()
         record.timed = True
-        schedule = Schedule(Priority.INTERACTIVE, self._model.deadline(context))
+        schedule = Schedule(Priority.INTERACTIVE, self._model.deadlines.single(context))
         embedded = await model.embedder.embed([request.inputs], *self._read_options(request, model), schedule)
         record.note(embedded.tokenized, schedule.timings)
         text = EmbeddedText(embedded.vectors[0], int(embedded.tokenized.offsets[-1]), schedule.timings)

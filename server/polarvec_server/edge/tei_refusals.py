@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from polarvec_server.edge.tei_model import Context
+from polarvec_server.edge.deadlines import Context
 from polarvec_server.errors import UnsupportedMethod
 from polarvec_server.tei_proto import tei_pb2_grpc
 

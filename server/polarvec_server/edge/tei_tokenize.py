@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from polarvec_server.edge import tei_messages as messages
+from polarvec_server.edge.deadlines import Context
 from polarvec_server.edge.ordered_stream import answer_in_order
 from polarvec_server.edge.record import CallRecord, current_record
 from polarvec_server.edge.registry import ServedModel
-from polarvec_server.edge.tei_model import Context, TeiModel
+from polarvec_server.edge.tei_model import TeiModel
 from polarvec_server.errors import EmptyText, InvalidField
 from polarvec_server.tei_proto import tei_pb2 as tei
 from polarvec_server.tei_proto import tei_pb2_grpc
@@ -85,7 +86,7 @@ class TokenizeService(tei_pb2_grpc.TokenizeServicer):
         if not request.ids:
             raise InvalidField("ids", "is empty; send at least one token")
         text = await model.embedder.join(
-            list(request.ids), skip_special_tokens=request.skip_special_tokens, wait_for_room=wait_for_room
+            request.ids, skip_special_tokens=request.skip_special_tokens, wait_for_room=wait_for_room
         )
         record.text_count += 1
         return tei.DecodeResponse(text=text)

@@ -188,7 +188,7 @@ class Embedder:
         """
         if len(ids) > self.limits.max_call_tokens:
             raise TooManyTexts("token", len(ids), self.limits.max_call_tokens, "ids")
-        work = partial(self._tokenizer.join, ids, skip_special_tokens=skip_special_tokens)
+        work = partial(self._tokenizer.join, list(ids), skip_special_tokens=skip_special_tokens)
         async with self._threads.counting(wait_for_room=wait_for_room):
             return await self._threads.run(work, len(ids))
 
