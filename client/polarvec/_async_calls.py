@@ -53,7 +53,7 @@ class AsyncCalls:
 
     async def embed(
         self, batches: Sequence[Batch], template: pb.EmbedRequest, context: CallContext
-    ) -> AsyncIterator[EmbedPart]:
+    ) -> AsyncGenerator[EmbedPart, None]:
         """The batches' answers in order, with a bounded number of calls in flight.
 
         Raises:

@@ -13,7 +13,6 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec._async_calls import AsyncCalls
 from polarvec._batching import Batcher, batcher_for, batches
 from polarvec._channel import (
-    DEFAULT_TARGET,
     GET_MODEL,
     HEALTH,
     LIST_MODELS,
@@ -38,6 +37,7 @@ from polarvec._requests import (
 )
 from polarvec._results import EmbedParts, model_from, rankings, tokenized_texts
 from polarvec._stream import StreamLedger
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 from polarvec._types import (
     ArrayEncoding,
@@ -237,9 +237,10 @@ class AsyncClient:
         batcher = await self._batcher(template, context, text_count=len(listed))
         parts = EmbedParts(len(listed))
         with progress_bar(len(listed), shown=progress) as advance:
-            async for part in self._calls.embed(list(batches(listed, batcher)), template, context):
-                parts.append(part)
-                advance(len(part.batch.texts))
+            async with aclosing(self._calls.embed(list(batches(listed, batcher)), template, context)) as answers:
+                async for part in answers:
+                    parts.append(part)
+                    advance(len(part.batch.texts))
         return parts.result(single=single)
 
     def embed_stream(
@@ -398,7 +399,7 @@ class AsyncClient:
     async def health(
         self, service: str = "", *, timeout_s: float | None = None, traceparent: str | None = None
     ) -> bool:
-        """Whether the server can embed now, proven by a real inference.
+        """Whether the server can embed now, proven by a real inference; never waits for one that is away.
 
         Args:
             service: A model id; empty means the whole server.

@@ -11,7 +11,7 @@ import grpc.aio
 from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._async_channels import AsyncChannels
-from polarvec._channel import EMBED_STREAM
+from polarvec._channel import EMBED_STREAM, closed_during_call
 from polarvec._errors import PolarvecError, from_rpc_error
 from polarvec._lanes import StreamEvent
 from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, ended_early
@@ -38,7 +38,11 @@ class AsyncStreamCalls:
         self._calls[lane].send(request)
 
     async def receive(self, wait_s: float) -> StreamEvent | None:
-        """The next answer or end of a call, or None if nothing came in time."""
+        """The next answer or end of a call, or None if nothing came in time.
+
+        Raises:
+            RuntimeError: The client was closed.
+        """
         if not self._calls:
             await asyncio.sleep(wait_s)
             return None
@@ -46,10 +50,15 @@ class AsyncStreamCalls:
         done, _ = await asyncio.wait(readings, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             return None
-        call = readings[done.pop()]
+        reading = done.pop()
+        if reading.cancelled() and self._channels.closed:  # Closing cancels the calls, but no task of the caller's.
+            raise closed_during_call()
+        call = readings[reading]
         try:
             return StreamEvent(call.lane, answer=await call.answer())
         except PolarvecError as error:
+            if self._channels.closed:
+                raise closed_during_call() from error
             return StreamEvent(call.lane, error=error)
 
     async def drop(self, lane: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from polarvec._async_channels import AsyncChannels
-from polarvec._channel import Rpc
+from polarvec._channel import Rpc, closed_during_call
 from polarvec._context import CallContext
 from polarvec._errors import PolarvecError, from_rpc_error
 from polarvec._results import call_timings
@@ -44,7 +44,7 @@ class AsyncUnary:
             try:
                 return await attempt_once(rpc, request, context, deadline, self._policy.rotation.choose())
             except PolarvecError as failure:
-                delay_s = self._policy.retry_delay_s(failure, attempt, deadline)
+                delay_s = self._policy.retry_delay_s(failure, attempt, deadline, waits=rpc.waits)
                 if delay_s is None:
                     raise
             await asyncio.sleep(delay_s)
@@ -88,7 +88,7 @@ class AsyncUnary:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._channels.closed and task is not None and not task.cancelling():
-                raise RuntimeError("this client was closed during the call") from None
+                raise closed_during_call() from None
             raise
         else:
             self._policy.rotation.answered(endpoint)

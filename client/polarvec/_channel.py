@@ -1,4 +1,4 @@
-"""How the server is reached: targets, channel options, service config and the table of RPCs; opens nothing itself."""
+"""How the server is reached: channel options, service config and the table of RPCs; opens nothing itself."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from google.protobuf.message import Message
 from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._errors import InvalidRequest
+from polarvec._targets import parse_targets
 from polarvec._tls import Tls, tls_credentials, tls_options
 
-DEFAULT_TARGET = "localhost:50051"
 _SERVICE = "polarvec.v1.EmbeddingService"
-_DEFAULT_PORT = 50051
-_SCHEMES = ("dns:", "unix:", "unix-abstract:", "ipv4:", "ipv6:", "vsock:", "xds:")
 _UNARY = ("Embed", "Rank", "Tokenize", "ListModels", "GetModel")
 _CONNECT_TIMEOUT_MS = 3_000
 _MAX_SEND_BYTES = 16 * 2**20
@@ -36,6 +34,8 @@ class Rpc(Generic[RequestT, ResponseT]):
     path: str
     serialize: Callable[[RequestT], bytes]
     parse: Callable[[bytes], ResponseT]
+    waits: bool = True
+    """Whether a failed call may be made again after a while; one that asks how things are now may not."""
 
 
 def _rpc(name: str, request: type[Message], response: Callable[[bytes], ResponseT]) -> Rpc[Message, ResponseT]:
@@ -51,7 +51,7 @@ GET_MODEL = _rpc("GetModel", pb.GetModelRequest, pb.GetModelResponse.FromString)
 
 
 # The messages of grpc.health.v1 are read and written here, because the package that has them would be a dependency.
-HEALTH: Rpc[bytes, bytes] = Rpc("/grpc.health.v1.Health/Check", bytes, bytes)
+HEALTH: Rpc[bytes, bytes] = Rpc("/grpc.health.v1.Health/Check", bytes, bytes, waits=False)
 
 
 def health_request(service: str) -> bytes:
@@ -96,7 +96,11 @@ def channel_settings(
     if tls is not None and credentials is not None:
         raise InvalidRequest("tls and credentials both say how to encrypt; give one of them.")
     metadata: tuple[tuple[str, str], ...] = ()
+    if tls is not None and not isinstance(tls, Tls):
+        raise TypeError(f"tls is of type {type(tls).__name__}; give a polarvec.Tls")
     if api_key is not None:
+        if not isinstance(api_key, str):
+            raise TypeError(f"api_key is of type {type(api_key).__name__}; give a str")
         if not api_key or not api_key.isascii() or not api_key.isprintable():
             raise InvalidRequest("The API key must be printable ASCII and not empty; check where it comes from.")
         metadata = (("authorization", f"Bearer {api_key}"),)
@@ -105,44 +109,6 @@ def channel_settings(
         credentials = tls_credentials(tls)
     options = (*_options(alone=len(endpoints) == 1), *tls_options(tls))
     return ChannelSettings(endpoints, credentials, options, metadata)
-
-
-def parse_targets(target: str | Sequence[str]) -> tuple[str, ...]:
-    """One target or several, each as gRPC understands it.
-
-    Raises:
-        InvalidRequest: There is none, or one is malformed.
-        TypeError: One is no str.
-    """
-    targets = (target,) if isinstance(target, str) else tuple(target)
-    if not targets:
-        raise InvalidRequest("The list of targets is empty; give host:port of at least one server.")
-    for one in targets:
-        if not isinstance(one, str):
-            raise TypeError(f"a target is of type {type(one).__name__}; give a str or a list of str")
-    return tuple(map(parse_target, targets))
-
-
-def parse_target(target: str) -> str:
-    """A target that gRPC understands: `host`, `host:port`, or a gRPC name such as dns:///host:port or unix:/path.
-
-    Raises:
-        InvalidRequest: It is empty or a URL of another protocol, or the port is no port.
-    """
-    target = target.strip()
-    if not target or any(character.isspace() for character in target):
-        raise InvalidRequest("The target is empty or has a space in it; give host:port, such as localhost:50051.")
-    if target.startswith(_SCHEMES):
-        return target
-    if "/" in target:
-        raise InvalidRequest(f"The target {target!r} is no gRPC target; give host:port without a scheme or a path.")
-    if target.startswith("[") or target.count(":") <= 1:
-        host, separator, port = target.rpartition(":") if not target.endswith("]") else (target, "", "")
-        if not separator:
-            return f"{target}:{_DEFAULT_PORT}"
-        if host and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
-            return target
-    raise InvalidRequest(f"The target {target!r} has no valid port; give host:port, for IPv6 [address]:port.")
 
 
 def _options(*, alone: bool) -> tuple[tuple[str, str | int], ...]:
@@ -188,6 +154,11 @@ def _service_config(*, retries: bool) -> str:
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     }
     return json.dumps(config)
+
+
+def closed_during_call() -> RuntimeError:
+    """What a call ends with if its client is closed before the answer comes."""
+    return RuntimeError("this client was closed during the call")
 
 
 def package_version() -> str:

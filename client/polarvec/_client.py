@@ -11,7 +11,6 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 
 from polarvec._batching import Batcher, batcher_for, batches
 from polarvec._channel import (
-    DEFAULT_TARGET,
     GET_MODEL,
     HEALTH,
     LIST_MODELS,
@@ -37,6 +36,7 @@ from polarvec._requests import (
 from polarvec._results import EmbedParts, model_from, rankings, tokenized_texts
 from polarvec._stream import StreamLedger
 from polarvec._sync_calls import SyncCalls
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 from polarvec._types import (
     ArrayEncoding,
@@ -395,7 +395,7 @@ class Client:
         return model_from(response.model)
 
     def health(self, service: str = "", *, timeout_s: float | None = None, traceparent: str | None = None) -> bool:
-        """Whether the server can embed now, proven by a real inference.
+        """Whether the server can embed now, proven by a real inference; never waits for one that is away.
 
         Args:
             service: A model id; empty means the whole server.

@@ -159,7 +159,8 @@ class ColumnEmbedder:
             **self._vector_options,
         )
         with closing(stream):
-            for row, item in zip(rows, stream, strict=False):
+            # The stream first: taken to its end, it ends its calls; left before it, they would count as cancelled.
+            for item, row in zip(stream, rows, strict=True):
                 if item.error is None:
                     self._check_fingerprint(item.fingerprint)
                     _put(column, row, item.embedding)

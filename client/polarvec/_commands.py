@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_TABLE_TEXTS = 50
 _InputType = Annotated[InputTypeChoice, typer.Option(help="What the texts are for.")]
 
 
@@ -79,6 +80,8 @@ def similarity(
     listed = list(lines(texts, file))
     if len(listed) < 2:
         raise typer.BadParameter("give at least two texts to compare")
+    if len(listed) > _TABLE_TEXTS and not as_json:
+        raise typer.BadParameter(f"a table of {len(listed)} by {len(listed)} texts cannot be read; use --json")
     with connection.client() as client:
         rows = client.embed(
             listed, input_type=input_type.value, model=model, dimensions=dimensions, truncation=truncation.value
@@ -149,11 +152,15 @@ def health(
 @reaches_server
 def bench(
     connection: Connection,
-    seconds: Annotated[float, typer.Option(help="How long calls are begun.", min=0.1)] = 10.0,
+    seconds: Annotated[float, typer.Option(help="How long calls are begun.", min=0.1, max=86_400)] = 10.0,
     concurrency: Annotated[int, typer.Option(help="Calls under way at any time (closed loop).", min=1)] = 8,
     rate: Annotated[
         float | None,
-        typer.Option(help="Calls begun in a second, whether or not the last ones are answered (open loop).", min=0.01),
+        typer.Option(
+            help="Calls begun in a second, whether or not the last ones are answered (open loop).",
+            min=0.01,
+            max=100_000,
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Texts a call.", min=1)] = 1,
     file: File = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -139,6 +140,8 @@ def _complaints() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EPIPE and error.filename is None:  # `| head` has seen enough.
+            raise
         where = f" {error.filename}" if error.filename is not None else ""
         _render.complain(f"Cannot read or write{where}: {error.strerror or error}; choose another file or place.")
         raise typer.Exit(USAGE_ERROR) from None

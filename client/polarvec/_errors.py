@@ -61,7 +61,8 @@ class PolarvecError(Exception):
         super().__init__(message)
         self.message = message
         self.reason = reason
-        self.metadata: Mapping[str, str] = MappingProxyType(dict(metadata or {}))
+        # A dict, so that an error can be pickled: Ray, Spark and multiprocessing carry it from worker to caller.
+        self.metadata: Mapping[str, str] = dict(metadata or {})
         self.field = field
         self.request_id = request_id
         self.retry_after_s = retry_after_s
@@ -131,6 +132,8 @@ _CLASSES: Mapping[int, type[PolarvecError]] = MappingProxyType(
         code_pb2.PERMISSION_DENIED: PermissionDenied,
         code_pb2.RESOURCE_EXHAUSTED: Overloaded,
         code_pb2.UNAVAILABLE: Unavailable,
+        # The client's own cancelling never comes here: a server or a proxy that goes away says so.
+        code_pb2.CANCELLED: Unavailable,
         code_pb2.DEADLINE_EXCEEDED: DeadlineExceeded,
     }
 )
@@ -210,6 +213,8 @@ def _explained(code: grpc.StatusCode | None, text: str) -> str:
             )
         case grpc.StatusCode.UNAVAILABLE:
             return f"The server cannot be reached; check the target and that the server runs ({text})."
+        case grpc.StatusCode.CANCELLED:
+            return f"The server broke the call off; try again ({text})."
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return "No answer came within timeout_s; raise it or send fewer texts."
         case grpc.StatusCode.UNIMPLEMENTED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -15,14 +16,16 @@ import typer
 
 from polarvec import _render
 from polarvec._async_client import AsyncClient
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._client import Client
 from polarvec._errors import InvalidRequest, NotFound, PermissionDenied, PolarvecError, Unauthenticated
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 
 FAILED = 1
 USAGE_ERROR = 2
 _PANEL = "Connection"
+# Without the mark that editors on Windows put before the first line.
+_UTF8 = "utf-8-sig"
 
 P = ParamSpec("P")
 
@@ -160,9 +163,11 @@ def lines(texts: list[str] | None, file: Path | None) -> Iterator[str]:
     if texts:
         yield from texts
     elif file is not None:
-        with file.open(encoding="utf-8") as source:
+        with file.open(encoding=_UTF8) as source:
             yield from (line.rstrip("\r\n") for line in source)
     elif sys.stdin.isatty():
         raise typer.BadParameter("no texts: give them as arguments, with --file, or on stdin")
     else:
+        if isinstance(sys.stdin, io.TextIOWrapper):  # Whatever the terminal's encoding is, and whatever it lets pass.
+            sys.stdin.reconfigure(encoding=_UTF8, errors="strict")
         yield from (line.rstrip("\r\n") for line in sys.stdin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from polarvec._types import EmbeddingResult, Model, Ranking, StreamItem, Tokeniz
 _SHOWN_NUMBERS = 4
 _SHOWN_CHARACTERS = 60
 _SHOWN_IDS = 16
+_CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
 
 
 def complain(sentence: str) -> None:
@@ -105,7 +106,7 @@ def tokens(
 def models(listed: Sequence[Model], *, as_json: bool) -> None:
     """One row a model."""
     if as_json:
-        _json([_model_object(model) for model in listed])
+        _json([asdict(model) for model in listed])
         return
     table = _table("model", "dimensions", "max tokens", "pooling", "engine", "precision", "fingerprint")
     for model in listed:
@@ -124,7 +125,7 @@ def models(listed: Sequence[Model], *, as_json: bool) -> None:
 def model(shown: Model, *, as_json: bool) -> None:
     """Everything about one model, a line each."""
     if as_json:
-        _json(_model_object(shown))
+        _json(asdict(shown))
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     plain = ("id", "revision", "architecture", "max_token_count", "pooling", "precision", "engine", "fingerprint")
@@ -175,11 +176,6 @@ def version(text: str, *, as_json: bool) -> None:
         line(text)
 
 
-def _model_object(shown: Model) -> dict[str, Any]:
-    # Prompts apart: they are a read-only mapping, which asdict cannot copy.
-    return {**asdict(replace(shown, prompts={})), "prompts": dict(shown.prompts)}
-
-
 def _dimensions(shown: Model) -> str:
     return ", ".join(map(str, (shown.dimensions, *shown.trained_dimensions)))
 
@@ -208,9 +204,11 @@ def _print(table: Table) -> None:
 
 
 def _shortened(text: str) -> str:
-    one_line = " ".join(text.split())
+    # A control character could move the cursor or change the colours of the terminal.
+    one_line = " ".join(text.split()).translate(_CONTROLS)
     return escape(one_line if len(one_line) <= _SHOWN_CHARACTERS else f"{one_line[: _SHOWN_CHARACTERS - 1]}…")
 
 
 def _json(value: Any) -> None:
-    line(json.dumps(value, ensure_ascii=False))
+    # Where the terminal has another encoding, as on Windows, escapes keep it UTF-8.
+    line(json.dumps(value, ensure_ascii=(sys.stdout.encoding or "").lower() not in {"utf-8", "utf8"}))

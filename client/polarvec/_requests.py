@@ -183,7 +183,9 @@ def checked_count(name: str, count: int) -> int:
 
     Raises:
         InvalidRequest: It is not.
+        TypeError: It is no whole number.
     """
+    _check_whole(name, count)
     if count < 1:
         raise InvalidRequest(f"{name} is {count}; give at least 1.")
     return count
@@ -206,15 +208,21 @@ def _number(field: str, value: str, numbers: Mapping[str, NumberT], reason: str 
 
 
 def _count(field: str, value: int, reason: str = "INVALID_FIELD") -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{field} is of type {type(value).__name__}; give a whole number")
+    _check_whole(field, value)
     if not 0 <= value <= _MAX_INT32:
         message = f"{field} is {value}; give 0 for all, or a whole number up to {_MAX_INT32}."
         raise InvalidRequest(message, reason=reason, field=field)
     return value
 
 
+def _check_whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is of type {type(value).__name__}; give a whole number")
+
+
 def _utf8(field: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{field} is of type {type(value).__name__}; give a str")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -138,7 +137,7 @@ def model_from(message: pb.Model) -> Model:
         precision=message.precision,
         engine=message.engine,
         fingerprint=message.fingerprint,
-        prompts=MappingProxyType(dict(message.prompts)),
+        prompts=dict(message.prompts),
         limits=Limits(
             max_text_count=limits.max_text_count,
             max_token_count=limits.max_token_count,

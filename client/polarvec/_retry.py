@@ -68,18 +68,19 @@ class CallPolicy:
         else:
             self.rotation.answered(endpoint)
 
-    def retry_delay_s(self, error: PolarvecError, attempt: int, deadline: Deadline) -> float | None:
+    def retry_delay_s(self, error: PolarvecError, attempt: int, deadline: Deadline, *, waits: bool) -> float | None:
         """Seconds to wait before a failed call is sent again; None if it must not be.
 
         Args:
             error: What the last attempt ended with.
             attempt: Attempts made so far, from 1.
             deadline: When the call ends.
+            waits: Whether it may be sent later, and not only to another endpoint at once.
         """
         delay_s = call_delay_s(error, attempt, self.rotation)
-        if delay_s is None or delay_s >= deadline.remaining_s() or not self._retries.take():
+        if delay_s is None or delay_s >= deadline.remaining_s() or (delay_s > 0 and not waits):
             return None
-        return delay_s
+        return delay_s if self._retries.take() else None
 
 
 def call_delay_s(error: PolarvecError, attempt: int, rotation: Rotation) -> float | None:

@@ -61,7 +61,8 @@ def _unit(name: str, vectors: NDArray[Any] | Int8Embeddings) -> NDArray[np.float
         raise TypeError(f"{name} is of dtype {array.dtype}; {remedy}")
     rows = _shaped(name, array.astype(np.float32))
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+    # Not where > 0: a vector with a NaN in it must not pass for one that is like nothing.
+    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths != 0)
 
 
 def _signs(name: str, bits: NDArray[np.uint8]) -> NDArray[np.float32]:

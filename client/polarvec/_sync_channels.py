@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
 
-from polarvec._channel import ChannelSettings, Rpc
+from polarvec._channel import ChannelSettings, Rpc, closed_during_call
 
 
 class SyncChannels:
@@ -52,6 +54,20 @@ class SyncChannels:
                     else grpc.secure_channel(target, credentials, options=options)
                 )
             return self._channels[endpoint]
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Around a call: what gRPC raises because another thread closes the client becomes one error.
+
+        Raises:
+            RuntimeError: The client was closed.
+        """
+        try:
+            yield
+        except (grpc.RpcError, ValueError) as error:  # ValueError: the channel was closed before the call began.
+            if self.closed:
+                raise closed_during_call() from error
+            raise
 
     def close(self) -> None:
         """Ends all connections; calls under way end with an error."""

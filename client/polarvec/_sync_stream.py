@@ -9,7 +9,7 @@ from typing import Final
 import grpc
 from polarvec_proto.v1 import embedding_pb2 as pb
 
-from polarvec._channel import EMBED_STREAM
+from polarvec._channel import EMBED_STREAM, closed_during_call
 from polarvec._errors import PolarvecError, from_rpc_error
 from polarvec._lanes import StreamEvent
 from polarvec._stream import CALL_TIMEOUT_S, FINISH_TIMEOUT_S, ended_early
@@ -29,11 +29,17 @@ class SyncStreamCalls:
     def send(self, lane: int, request: pb.EmbedStreamRequest) -> None:
         """Hands one item over; gRPC sends it when the server has room."""
         if lane not in self._calls:
-            self._calls[lane] = _StreamCall(self._channels.open(lane), self._metadata, lane, self._inbox)
+            channel = self._channels.open(lane)
+            with self._channels.in_use():
+                self._calls[lane] = _StreamCall(channel, self._metadata, lane, self._inbox)
         self._calls[lane].send(request)
 
     def receive(self, wait_s: float) -> StreamEvent | None:
-        """The next answer or end of a call, or None if nothing came in time."""
+        """The next answer or end of a call, or None if nothing came in time.
+
+        Raises:
+            RuntimeError: The client was closed.
+        """
         try:
             call, answer = self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait()
         except queue.Empty:
@@ -41,6 +47,8 @@ class SyncStreamCalls:
         if self._calls.get(call.lane) is not call:  # A call that was given up; its items are elsewhere by now.
             return None
         if isinstance(answer, PolarvecError):
+            if self._channels.closed:
+                raise closed_during_call() from answer
             return StreamEvent(call.lane, error=answer)
         return StreamEvent(call.lane, answer=answer)
 

@@ -83,7 +83,7 @@ class SyncUnary:
                     return self._collect(endpoint, take)
                 return self._hedged(flight, endpoint, begun or self._begin(flight, endpoint), started_s)
             except PolarvecError as failure:
-                delay_s = self._policy.retry_delay_s(failure, attempt, flight.deadline)
+                delay_s = self._policy.retry_delay_s(failure, attempt, flight.deadline, waits=flight.rpc.waits)
                 if delay_s is None:
                     raise
             time.sleep(delay_s)
@@ -123,7 +123,8 @@ class SyncUnary:
 
     def _begin(self, flight: Flight[Any, Any], endpoint: int) -> Any:
         method = self._channels.method(endpoint, flight.rpc)
-        return method.future(flight.request, timeout=flight.deadline.remaining_s(), metadata=flight.metadata)
+        with self._channels.in_use():
+            return method.future(flight.request, timeout=flight.deadline.remaining_s(), metadata=flight.metadata)
 
     def _make(self, flight: Flight[Any, Any], endpoint: int) -> Callable[[], Any]:
         method = self._channels.method(endpoint, flight.rpc)
@@ -132,10 +133,9 @@ class SyncUnary:
     def _collect(self, endpoint: int, take: Callable[[], tuple[Any, Any]]) -> tuple[Any, CallTimings]:
         """The answer of an attempt; what became of it is booked for its endpoint."""
         try:
-            response, call = take()
+            with self._channels.in_use():
+                response, call = take()
         except grpc.RpcError as error:
-            if self._channels.closed:
-                raise RuntimeError("this client was closed during the call") from error
             failure = from_rpc_error(error)
         else:
             self._policy.rotation.answered(endpoint)

@@ -14,8 +14,8 @@ from typing import Any, Self
 import numpy as np
 
 from polarvec._adapter_clients import AdapterClients
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 from polarvec._types import EmbeddingResult, Truncation, VectorOptions
 

@@ -8,8 +8,8 @@ store = InMemoryVectorStore(PolarvecEmbeddings("localhost:50051"))
 from __future__ import annotations
 
 from polarvec._adapter_clients import AdapterClients, row, rows
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 from polarvec._types import Truncation, VectorOptions
 

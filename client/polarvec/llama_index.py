@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from polarvec._adapter_clients import AdapterClients, row, rows
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 from polarvec._types import Truncation, VectorOptions
 

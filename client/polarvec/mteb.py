@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._client import Client
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._types import Embeddings, Encoding, InputType, Int8Embeddings, Model, Truncation
 
 with extra("mteb", "mteb"):

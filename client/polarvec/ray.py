@@ -15,9 +15,9 @@ from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._columns import ColumnEmbedder, ColumnOptions, EmbeddedColumn
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 from polarvec._types import Encoding
 
 with extra("ray", "ray", "pandas", "pyarrow"):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
-from polarvec._channel import DEFAULT_TARGET
 from polarvec._columns import ColumnEmbedder, ColumnOptions, EmbeddedColumn
 from polarvec._extras import extra
+from polarvec._targets import DEFAULT_TARGET
 
 with extra("spark", "pyspark", "pandas", "pyarrow"):
     import pyarrow  # noqa: F401 - mapInPandas needs it; a worker without it should say so here.

@@ -136,14 +136,13 @@ class BulkJob:
         for row in tuple(self._pending):
             if row.problem is None:
                 yield row.text
-        self._rows_ended = True
         for count, row in enumerate(self._rows, 1):
             self._pending.append(row)
             if row.problem is None:
                 yield row.text
             if count == _SEGMENT_ROWS:
-                self._rows_ended = False
                 return
+        self._rows_ended = True  # Only here: a call that breaks leaves rows that nobody has read.
 
     def _settle(self, item: StreamItem) -> None:
         """Books what became of the first good row that is pending."""
