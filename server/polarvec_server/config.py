@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     """PEM file with the roots of clients' certificates; callers must bring one (mTLS). Empty means that none is asked
     for."""
     tei_prompt_name: str = ""
-    """Prompt of a tei.v1 call that names none, such as `document`; empty means no prompt."""
+    """Prompt of a tei.v1 call that names none, one of the model's such as `passage`; empty means no prompt."""
     workers: int = Field(0, ge=0, le=256)
     """Gateway processes; 0 means one for every 8 cores beside a CPU engine, or 1 to 8 on the cores that ENGINE_THREADS
     leaves free; beside a GPU or in front of an encoder elsewhere one a core, at most 8."""

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 
 import pytest
 from polarvec_server.errors import Overloaded
@@ -18,6 +19,24 @@ def test_a_call_is_refused_when_its_share_is_used_up():
         with admission.admit(20, BULK, 30.0):
             assert admission.held_tokens == 100
     assert admission.held_tokens == 0
+
+
+def test_refused_calls_are_told_to_come_back_one_behind_the_other():
+    admission = Admission(400, lambda: 50.0)
+    delays = []
+    with admission.admit(100, BULK, None):
+        for _ in range(20):
+            with pytest.raises(Overloaded) as caught:
+                admission.admit(50, BULK, None)
+            delays.append(caught.value.retry_after_s)
+        with pytest.raises(Overloaded) as another_kind:
+            admission.admit(250, INTERACTIVE, None) and admission.admit(50, INTERACTIVE, None)
+    # 50 tokens too many at 50 a second; then a second more each, up to five behind whatever is ahead.
+    assert 0.8 <= delays[0] <= 1.2
+    assert all(late - early > 0.5 for early, late in itertools.pairwise(delays[:5]))
+    assert max(delays) <= 1.2 + 5.0
+    # Another kind has a line of its own.
+    assert another_kind.value.retry_after_s <= 2.4
 
 
 @pytest.mark.parametrize(("priority", "tokens"), [(INTERACTIVE, 200), (BULK, 100)])

@@ -6,6 +6,7 @@ import asyncio
 import collections
 import enum
 import random
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
@@ -17,6 +18,8 @@ _CHARACTERS_PER_TOKEN = 2.5
 _SPECIAL_TOKENS = 2
 _LONGEST_DELAY_S = 30.0
 _SHORTEST_DELAY_S = 0.05
+# Refused callers are told to come back one behind the other, as far as this: those who never do hold nobody up longer.
+_LONGEST_LINE_S = 5.0
 # An estimated wait must be this many times the time left before a call is refused for it: estimates are rough.
 _WAIT_MARGIN = 2.0
 
@@ -75,6 +78,8 @@ class Admission:
         self._budget = budget_tokens
         self._tokens_per_s = tokens_per_s
         self._held = dict.fromkeys(Kind, 0)
+        # When the work of the callers who were told to come back is done, on the clock of time.monotonic.
+        self._promised_until = dict.fromkeys(Kind, 0.0)
         self._waiting: collections.deque[tuple[int, asyncio.Future[Ticket]]] = collections.deque()
 
     @property
@@ -95,7 +100,7 @@ class Admission:
         """
         kind = Kind.INTERACTIVE if priority is Priority.INTERACTIVE else Kind.BULK
         if not self._fits(tokens, kind):
-            raise Overloaded(self._delay_s(self._held[kind] + tokens - kind.share * self._budget))
+            raise Overloaded(self._place_in_line_s(tokens, kind))
         rate = self._tokens_per_s()
         # Interactive calls overtake everything else, so only their own kind is ahead of them.
         ahead = self._held[kind] if kind is Kind.INTERACTIVE else self.held_tokens
@@ -134,6 +139,14 @@ class Admission:
             waiting_tokens, entered = self._waiting.popleft()
             if not entered.done():
                 entered.set_result(self._let_in(waiting_tokens, Kind.STREAM))
+
+    def _place_in_line_s(self, tokens: int, kind: Kind) -> float:
+        """Time until there is room for a refused call, behind those that were refused before it."""
+        rate, now = self._tokens_per_s(), time.monotonic()
+        delay_s = self._delay_s(self._held[kind] + tokens - kind.share * self._budget)
+        line_s = min(max(0.0, self._promised_until[kind] - now - delay_s), _LONGEST_LINE_S)
+        self._promised_until[kind] = now + delay_s + line_s + (tokens / rate if rate else 0.0)
+        return min(_LONGEST_DELAY_S, delay_s + line_s)
 
     def _delay_s(self, excess_tokens: float) -> float:
         """Time until that many tokens are done, with jitter so that refused callers do not come back together."""
