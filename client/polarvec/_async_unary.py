@@ -55,7 +55,7 @@ class AsyncUnary:
     ) -> tuple[Any, CallTimings]:
         """The first answer of at most two calls; the other call is cancelled."""
         first = asyncio.create_task(self._attempt(rpc, request, context, deadline, endpoint))
-        calls = {first}
+        calls, other = {first}, endpoint
         try:
             await asyncio.wait(calls, timeout=self._policy.hedge_after_s)
             if not first.done() and self._policy.may_hedge():
@@ -66,7 +66,9 @@ class AsyncUnary:
                 call = done.pop()
                 calls.discard(call)
                 try:
-                    return call.result()
+                    answer = call.result()
+                    self._policy.book_overtaken(endpoint, by=endpoint if call is first else other)
+                    return answer
                 except PolarvecError as failure:
                     if not calls or not another_may_answer(failure):
                         raise

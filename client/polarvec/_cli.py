@@ -20,7 +20,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        sys.stderr.write("The command polarvec needs typer and rich; run: pip install 'polarvec[cli]'\n")
+        sys.stderr.write("The command polarvec needs typer and rich; install the extra polarvec[cli]\n")
         sys.exit(_USAGE_ERROR)
     try:
         app()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypedDict, Unpack, cast
@@ -57,6 +57,13 @@ class ColumnOptions(TypedDict, total=False):
     """Sent as a bearer token."""
     tls: Tls | None
     """Encrypts the connection. Paths are read by each worker; give the PEM as bytes where workers lack the files."""
+
+
+def check_column(column: str, there: Iterable[object]) -> None:
+    """Raises InvalidRequest if there is no such column."""
+    names = [str(name) for name in there]
+    if column not in names:
+        raise InvalidRequest(f"There is no column {column!r}; there are: {', '.join(names)}.")
 
 
 @dataclass(frozen=True, slots=True)

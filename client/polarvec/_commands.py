@@ -21,6 +21,7 @@ from polarvec._options import (
     ModelId,
     Truncation,
     TruncationChoice,
+    in_the_words_of_the_cli,
     lines,
     reaches_server,
 )
@@ -37,6 +38,21 @@ app = typer.Typer(
 
 _TABLE_TEXTS = 50
 _InputType = Annotated[InputTypeChoice, typer.Option(help="What the texts are for.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _render.version(package_version(), as_json=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", help="Prints the version and ends.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The options of the command itself."""
 
 
 app.command()(embed)
@@ -141,7 +157,7 @@ def health(
                 if not several:
                     raise
                 serving = False
-                _render.complain(f"{target}: {error}")
+                _render.complain(f"{target}: {in_the_words_of_the_cli(error)}")
         _render.health(target if several else "", service, serving=serving, as_json=as_json)
         unhealthy |= not serving
     if unhealthy:

@@ -23,5 +23,5 @@ def extra(name: str, *packages: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in packages:
             raise
-        sentence = f"This module needs the package {package}; run: pip install 'polarvec[{name}]'"
+        sentence = f"This module needs the package {package}; install the extra polarvec[{name}]"
         raise ModuleNotFoundError(sentence, name=error.name) from None

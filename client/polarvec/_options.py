@@ -17,7 +17,7 @@ import typer
 from polarvec import _render
 from polarvec._async_client import AsyncClient
 from polarvec._client import Client
-from polarvec._errors import InvalidRequest, NotFound, PermissionDenied, PolarvecError, Unauthenticated
+from polarvec._errors import TLS_FAILED, InvalidRequest, NotFound, PermissionDenied, PolarvecError, Unauthenticated
 from polarvec._targets import DEFAULT_TARGET
 from polarvec._tls import Tls
 
@@ -26,6 +26,21 @@ USAGE_ERROR = 2
 _PANEL = "Connection"
 # Without the mark that editors on Windows put before the first line.
 _UTF8 = "utf-8-sig"
+# (reason, what the API or the SDK says, what to type here); an empty reason is the client's own or gRPC's error.
+_WORDS = (
+    ("UNAUTHENTICATED", "authorization: Bearer KEY", "--api-key, or the variable POLARVEC_API_KEY"),
+    (TLS_FAILED, "the ca and server_name of tls", "--tls-ca and --tls-server-name"),
+    ("TEXT_TOO_LONG", "ask for truncation", "cut it with --truncation end"),
+    ("", "Tls has a certificate or a key without the other", "Of --tls-certificate and --tls-key one is missing"),
+    ("", "Tls.ca, the file", "--tls-ca, the file"),
+    ("", "Tls.certificate, the file", "--tls-certificate, the file"),
+    ("", "Tls.key, the file", "--tls-key, the file"),
+    ("", "give a PEM file's path, or its content as bytes", "give a PEM file's path"),
+    ("", "that tls is given", "that --tls is given"),
+    ("", "check the target", "check --target"),
+    ("", "within timeout_s; raise it", "within --timeout; raise it"),
+    ("", "models() lists", "polarvec models lists"),
+)
 
 P = ParamSpec("P")
 
@@ -138,7 +153,7 @@ def reaches_server(command: Callable[Concatenate[Connection, P], None]) -> Calla
         try:
             command(connection, **values)  # type: ignore[call-arg]  # typer passes every parameter by name
         except PolarvecError as error:
-            _render.complain(str(error))
+            _render.complain(in_the_words_of_the_cli(error))
             raise typer.Exit(exit_code(error)) from None
         except UnicodeDecodeError:
             _render.complain("The input is not UTF-8; convert it first, for example with iconv.")
@@ -148,6 +163,15 @@ def reaches_server(command: Callable[Concatenate[Connection, P], None]) -> Calla
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # where typer looks
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
+
+
+def in_the_words_of_the_cli(error: PolarvecError) -> str:
+    """The error's sentence, with this command's options in place of the API's fields and the SDK's arguments."""
+    sentence = str(error)
+    for reason, said, typed in _WORDS:
+        if error.reason == reason:
+            sentence = sentence.replace(said, typed)
+    return sentence
 
 
 def exit_code(error: PolarvecError) -> int:

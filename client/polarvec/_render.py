@@ -21,6 +21,7 @@ from polarvec._types import EmbeddingResult, Model, Ranking, StreamItem, Tokeniz
 _SHOWN_NUMBERS = 4
 _SHOWN_CHARACTERS = 60
 _SHOWN_IDS = 16
+_SHOWN_PAIRS = 50
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)))
 
 
@@ -74,6 +75,9 @@ def similarities(texts: Sequence[str], matrix: NDArray[Any], *, as_json: bool) -
         _json({"texts": list(texts), "similarities": matrix.tolist()})
         return
     table = _table("#", "text", *map(str, range(len(texts))))
+    for column in table.columns[2:]:
+        column.no_wrap = True
+        column.min_width = len("+0.0000")
     others = matrix[~np.eye(len(texts), dtype=bool)]
     low, high = float(others.min()), float(others.max())
     for index, (text, row) in enumerate(zip(texts, matrix, strict=True)):
@@ -82,7 +86,24 @@ def similarities(texts: Sequence[str], matrix: NDArray[Any], *, as_json: bool) -
             for column, score in enumerate(row.tolist())
         ]
         table.add_row(str(index), _shortened(text), *cells)
+    # Two spaces go before each number; of a text 16 letters tell it from others.
+    if len(texts) * len("  +0.0000") + len("99  ") + 16 > _console().width:
+        _pairs(texts, matrix)
+    else:
+        _print(table)
+
+
+def _pairs(texts: Sequence[str], matrix: NDArray[Any]) -> None:
+    """The closest pairs, for a matrix that is wider than the terminal."""
+    firsts, seconds = np.triu_indices(len(texts), k=1)
+    scores = matrix[firsts, seconds]
+    best = np.argsort(-scores, kind="stable")[:_SHOWN_PAIRS]
+    table = _table("score", "#", "text", "#", "text")
+    for first, second, score in zip(firsts[best], seconds[best], scores[best], strict=True):
+        table.add_row(f"{score:+.4f}", str(first), _shortened(texts[first]), str(second), _shortened(texts[second]))
     _print(table)
+    which = f"the closest {len(best)} of {len(scores)} pairs; all" if len(best) < len(scores) else "the matrix"
+    line(f"{which} with --json")
 
 
 def tokens(
@@ -119,7 +140,12 @@ def models(listed: Sequence[Model], *, as_json: bool) -> None:
             model.precision,
             model.fingerprint,
         )
-    _print(table)
+    if _console().measure(table).minimum <= _console().width:
+        _print(table)
+        return
+    for shown in listed:
+        line(f"{shown.id.translate(_CONTROLS)}\n  fingerprint {shown.fingerprint}\n  dimensions {_dimensions(shown)}")
+        line(f"  max tokens {shown.max_token_count}, pooling {shown.pooling}, {shown.engine} {shown.precision}")
 
 
 def model(shown: Model, *, as_json: bool) -> None:
@@ -154,9 +180,10 @@ def bench(findings: Findings, *, as_json: bool) -> None:
     if as_json:
         wanted = {"concurrency": load.concurrency} if load.rate_per_s is None else {"rate_per_s": load.rate_per_s}
         names = ("calls_per_s", "texts_per_s", "tokens_per_s")
-        given = {"loop": loop, **wanted, "batch_size": load.batch_size, "elapsed_s": findings.elapsed_s}
-        found = {"calls": len(findings.latencies_ms), **{name: getattr(findings, name) for name in names}}
-        _json({**given, **found, **percentiles, "errors": dict(findings.errors)})
+        given = {"loop": loop, **wanted, "batch_size": load.batch_size, "elapsed_s": round(findings.elapsed_s, 2)}
+        found = {"calls": len(findings.latencies_ms), **{name: round(getattr(findings, name), 1) for name in names}}
+        rounded = {name: None if value is None else round(value, 1) for name, value in percentiles.items()}
+        _json({**given, **found, **rounded, "errors": dict(findings.errors)})
         return
     how = f"{load.concurrency} calls under way" if load.rate_per_s is None else f"{load.rate_per_s:g} calls/s begun"
     table = _table("calls", "calls/s", "texts/s", "tokens/s", "p50 ms", "p95 ms", "p99 ms", "errors")
@@ -194,13 +221,17 @@ def _heat(score: float, low: float, high: float) -> str:
 def _table(*columns: str, title: str | None = None) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, no_wrap=column in {"#", "tokens", "score", "model"})
+        table.add_column(column, no_wrap=column in {"#", "tokens", "score", "model", "fingerprint"})
     return table
 
 
 def _print(table: Table) -> None:
     # Into a pipe or a file whole rows go, however wide the terminal would be.
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    _console().print(table)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 200, highlight=False)
 
 
 def _shortened(text: str) -> str:

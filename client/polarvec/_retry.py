@@ -68,6 +68,11 @@ class CallPolicy:
         else:
             self.rotation.answered(endpoint)
 
+    def book_overtaken(self, slow: int, *, by: int) -> None:
+        """What an answer to a hedge says about the server that was asked first: it may hang, so it is passed over."""
+        if slow != by:
+            self.rotation.failed(slow)
+
     def retry_delay_s(self, error: PolarvecError, attempt: int, deadline: Deadline, *, waits: bool) -> float | None:
         """Seconds to wait before a failed call is sent again; None if it must not be.
 

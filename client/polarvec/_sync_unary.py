@@ -94,7 +94,7 @@ class SyncUnary:
         self, flight: Flight[RequestT, ResponseT], endpoint: int, first: Any, started_s: float
     ) -> tuple[ResponseT, CallTimings]:
         """The first answer of at most two calls; the other call is cancelled."""
-        calls = {first: endpoint}
+        slow, calls = endpoint, {first: endpoint}
         try:
             if not self._ends_by(first, started_s + (self._policy.hedge_after_s or 0.0)) and self._policy.may_hedge():
                 other = self._policy.rotation.choose(avoid=endpoint)
@@ -106,7 +106,9 @@ class SyncUnary:
                 call = done.get()
                 endpoint = calls.pop(call)
                 try:
-                    return self._collect(endpoint, partial(_result, call))
+                    answer = self._collect(endpoint, partial(_result, call))
+                    self._policy.book_overtaken(slow, by=endpoint)
+                    return answer
                 except PolarvecError as failure:
                     if not calls or not another_may_answer(failure):
                         raise

@@ -1,4 +1,4 @@
-"""Haystack's embedders on a Polarvec server: `pip install 'polarvec[haystack]'`.
+"""Haystack's embedders on a Polarvec server: the extra `polarvec[haystack]`.
 
 from polarvec.haystack import PolarvecDocumentEmbedder, PolarvecTextEmbedder
 

@@ -1,4 +1,4 @@
-"""LangChain's `Embeddings` on a Polarvec server: `pip install 'polarvec[langchain]'`.
+"""LangChain's `Embeddings` on a Polarvec server: the extra `polarvec[langchain]`.
 
 from polarvec.langchain import PolarvecEmbeddings
 

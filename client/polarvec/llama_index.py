@@ -1,4 +1,4 @@
-"""LlamaIndex's `BaseEmbedding` on a Polarvec server: `pip install 'polarvec[llama-index]'`.
+"""LlamaIndex's `BaseEmbedding` on a Polarvec server: the extra `polarvec[llama-index]`.
 
 from polarvec.llama_index import PolarvecEmbedding
 
@@ -46,7 +46,13 @@ class PolarvecEmbedding(BaseEmbedding):
         Args:
             target: host:port of a server, or of several.
             **options: The fields of this class and of BaseEmbedding.
+
+        Raises:
+            TypeError: An option is none of them; pydantic alone would ignore it.
         """
+        # from_dict hands over the class_name that to_dict wrote.
+        if unknown := sorted(options.keys() - type(self).model_fields.keys() - {"class_name"}):
+            raise TypeError(f"{type(self).__name__} has no option {', '.join(unknown)}; a model id goes as model_name")
         super().__init__(**{"target": target, **options})
         key = self.api_key.get_secret_value() if self.api_key is not None else None
         self._clients = AdapterClients(target, api_key=key, tls=self.tls, timeout_s=self.timeout_s)

@@ -1,4 +1,4 @@
-"""An encoder for the benchmark mteb on a Polarvec server: `pip install 'polarvec[mteb]'`.
+"""An encoder for the benchmark mteb on a Polarvec server: the extra `polarvec[mteb]`.
 
 from polarvec.mteb import PolarvecEncoder
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 
-from polarvec._columns import ColumnEmbedder, ColumnOptions, EmbeddedColumn
+from polarvec._columns import ColumnEmbedder, ColumnOptions, EmbeddedColumn, check_column
 from polarvec._extras import extra
 from polarvec._targets import DEFAULT_TARGET
 from polarvec._types import Encoding
@@ -62,7 +62,7 @@ class Embedder:
         """The batch with the columns of the vectors; dicts of arrays, pandas frames and Arrow tables keep their kind.
 
         Raises:
-            KeyError: There is no such column.
+            InvalidRequest: There is no such column.
             PolarvecError: See `ColumnOptions.bad_rows` and `patience_s`.
         """
         if isinstance(batch, pd.DataFrame):
@@ -70,15 +70,18 @@ class Embedder:
         if isinstance(batch, pa.Table):
             return cast("BatchT", self._table(batch))
         columns = cast("dict[str, Any]", batch)
+        check_column(self._column, columns)
         embedded = self._embedder.embed(list(columns[self._column]))
         return cast("BatchT", {**columns, **dict(self._columns(embedded))})
 
     def _frame(self, frame: Any) -> Any:
+        check_column(self._column, frame.columns)
         embedded = self._embedder.embed(frame[self._column].tolist())
         added = {name: list(values) if values.ndim == 2 else values for name, values in self._columns(embedded)}
         return frame.assign(**added)
 
     def _table(self, table: Any) -> Any:
+        check_column(self._column, table.column_names)
         embedded = self._embedder.embed(table.column(self._column).to_pylist())
         for name, values in self._columns(embedded):
             array = pa.array(values.reshape(-1))

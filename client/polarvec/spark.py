@@ -8,9 +8,10 @@ vectors = frame.mapInPandas(embed_partitions(["server-a:50051"], column="text"),
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
-from polarvec._columns import ColumnEmbedder, ColumnOptions, EmbeddedColumn
+from polarvec._columns import BadRows, ColumnEmbedder, ColumnOptions, EmbeddedColumn, check_column
+from polarvec._errors import InvalidRequest
 from polarvec._extras import extra
 from polarvec._targets import DEFAULT_TARGET
 
@@ -48,11 +49,13 @@ def embed_partitions(
     Raises:
         InvalidRequest: An option has a value that cannot work.
     """
+    _check_encoding(encoding)
     embedder = ColumnEmbedder(target, encoding=encoding, **options)
 
     def embed(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         try:
             for frame in frames:
+                check_column(column, frame.columns)
                 embedded = embedder.embed(frame[column].tolist())
                 yield frame.assign(**_columns(embedded, output_column, embedder))
         finally:
@@ -66,7 +69,7 @@ def embedded_schema(
     *,
     output_column: str = "embedding",
     encoding: SparkEncoding = "float32",
-    keeps_bad_rows: bool = False,
+    bad_rows: BadRows = "raise",
 ) -> types.StructType:
     """The schema of what `embed_partitions` gives.
 
@@ -74,8 +77,12 @@ def embedded_schema(
         schema: Of the frame that goes in.
         output_column: As given to `embed_partitions`.
         encoding: As given there.
-        keeps_bad_rows: Whether bad_rows="keep" was given there.
+        bad_rows: As given there; Spark drops a column that the schema does not name without a word.
+
+    Raises:
+        InvalidRequest: Spark has no such encoding.
     """
+    _check_encoding(encoding)
     kinds: dict[str, types.DataType] = {
         "float32": types.ArrayType(types.FloatType(), containsNull=False),
         "int8": types.ArrayType(types.ByteType(), containsNull=False),
@@ -84,9 +91,15 @@ def embedded_schema(
     fields = [*schema.fields, types.StructField(output_column, kinds[encoding], nullable=False)]
     if encoding == "int8":
         fields.append(types.StructField(f"{output_column}_scale", types.FloatType(), nullable=False))
-    if keeps_bad_rows:
+    if bad_rows == "keep":
         fields.append(types.StructField(f"{output_column}_error", types.StringType(), nullable=True))
     return types.StructType(fields)
+
+
+def _check_encoding(encoding: str) -> None:
+    known = get_args(SparkEncoding)
+    if encoding not in known:
+        raise InvalidRequest(f"Spark has no type for encoding {encoding!r}; give one of {', '.join(known)}.")
 
 
 def _columns(embedded: EmbeddedColumn, name: str, embedder: ColumnEmbedder) -> dict[str, Any]:

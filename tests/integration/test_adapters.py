@@ -86,6 +86,13 @@ class TestLlamaIndex:
         same(embedding.get_text_embedding(DOCUMENTS[0]), expected[0][0])
         same(embedding.get_query_embedding(QUERY), expected[1])
 
+    @pytest.mark.parametrize("option", [{"dimension": 64}, {"model": "e5-small"}], ids=["dimension", "model"])
+    def test_an_unknown_option_is_refused(self, option):
+        from polarvec.llama_index import PolarvecEmbedding
+
+        with pytest.raises(TypeError, match=f"no option {next(iter(option))};"):
+            PolarvecEmbedding("127.0.0.1:1", **option)
+
     def test_batches_of_llama_index_change_nothing(self, server, expected):
         from polarvec.llama_index import PolarvecEmbedding
 
@@ -230,7 +237,7 @@ def test_a_missing_extra_is_named(module, package, extra):
     code = f"import sys; sys.modules[{package!r}] = None; import polarvec.{module}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    sentence = f"ModuleNotFoundError: This module needs the package {package}; run: pip install 'polarvec[{extra}]'"
+    sentence = f"ModuleNotFoundError: This module needs the package {package}; install the extra polarvec[{extra}]"
     assert done.stderr.splitlines()[-1] == sentence
 
 

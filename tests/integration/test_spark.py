@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from polarvec import Client
+from polarvec import Client, InvalidRequest
 from server_process import ServerProcess
 
 # Spark leaves the sockets of its Java gateway to the garbage collector, and uses what pandas is about to drop.
@@ -49,7 +49,7 @@ def test_partitions_are_embedded(session, tiny_server: ServerProcess, tiny_clien
     function = embed_partitions(
         [tiny_server.target], column="body", output_column="v", encoding=encoding, bad_rows="keep", max_in_flight=2
     )
-    schema = embedded_schema(frame.schema, output_column="v", encoding=encoding, keeps_bad_rows=True)
+    schema = embedded_schema(frame.schema, output_column="v", encoding=encoding, bad_rows="keep")
     rows = sorted(frame.mapInPandas(function, schema).collect(), key=lambda row: row["id"])
     assert [(row["id"], row["body"]) for row in rows] == sorted(texts.items())
     assert [row["id"] for row in rows if row["v_error"] is not None] == [7, 8]
@@ -72,3 +72,17 @@ def test_a_bad_row_fails_the_task(session, tiny_server: ServerProcess) -> None:
     frame = session.createDataFrame([("",)], "text string")
     with pytest.raises(PythonException, match="is empty"):
         frame.mapInPandas(embed_partitions(tiny_server.target), embedded_schema(frame.schema)).collect()
+
+
+def test_a_wrong_column_and_an_encoding_without_a_type_are_named(session, tiny_server: ServerProcess) -> None:
+    from polarvec.spark import embed_partitions, embedded_schema
+    from pyspark.errors import PythonException
+
+    frame = session.createDataFrame([("가",)], "text string")
+    with pytest.raises(PythonException, match="There is no column 'nope'; there are: text"):
+        frame.mapInPandas(
+            embed_partitions(tiny_server.target, column="nope"), embedded_schema(frame.schema)
+        ).collect()
+    for make in (lambda: embed_partitions(encoding="float16"), lambda: embedded_schema(frame.schema, encoding="float16")):
+        with pytest.raises(InvalidRequest, match="float32, int8, binary"):
+            make()

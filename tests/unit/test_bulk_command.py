@@ -212,7 +212,7 @@ def test_missing_pyarrow_is_said_in_one_sentence(scripted: RunningServer, tmp_pa
     command = [sys.executable, "-c", code, "embed", source, tmp_path / "out.parquet", "--target", scripted.target]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
     assert result.returncode == 2
-    assert result.stderr == "polarvec: This module needs the package pyarrow; run: pip install 'polarvec[bulk]'\n"
+    assert result.stderr == "polarvec: This module needs the package pyarrow; install the extra polarvec[bulk]\n"
     assert subprocess.run([*command[:-3], tmp_path / "out.npy", *command[-2:]], check=False).returncode == 0
 
 

@@ -306,6 +306,7 @@ def test_a_failed_server_ends_the_job_and_no_row(bulk_client: Client, scripted: 
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        ({"input": "in.jsonl.gz"}, "unpack it first with gunzip"),
         ({"output": "out.xlsx"}, "ends in none of .parquet"),
         ({"input_format": "xml"}, "'xml' is not known; give one of jsonl"),
         ({"output": "no/such/out.npy"}, "is a folder or lies in none"),

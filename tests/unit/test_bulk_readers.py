@@ -65,6 +65,12 @@ def test_lines_that_are_not_utf8_are_bad(tmp_path: Path, kind: str) -> None:
     assert outcomes(path, kind) == ["a", "INVALID_TEXT"]
 
 
+def test_blank_lines_at_the_end_of_jsonl_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text('{"text": "a"}\n\n{"text": "b"}\n \n\n', encoding="utf-8")
+    assert outcomes(path, "jsonl") == ["a", "INVALID_ROW", "b"]
+
+
 def test_text_has_a_row_a_line(tmp_path: Path) -> None:
     path = tmp_path / "in.txt"
     path.write_bytes("하나\r\n\n  \n둘".encode())

@@ -75,8 +75,15 @@ class JsonlReader:
 
     def rows(self, start: int) -> Iterator[Row]:
         """The rows from number `start` on."""
+        blanks: list[Row] = []  # Blank lines count where a row follows: those at the end are no rows.
         for number, line in enumerate(itertools.islice(self._lines, start, None), start):
-            yield self._row(number, line)
+            row = self._row(number, line)
+            if line is not None and not line.strip():
+                blanks.append(row)
+                continue
+            yield from blanks
+            blanks = []
+            yield row
 
     def _row(self, number: int, line: bytes | None) -> Row:
         if line is None:

@@ -106,6 +106,8 @@ def input_format(path: Path | None, named: str | None) -> str:
         return _known(named, INPUT_FORMATS)
     if path is None:
         return "text"
+    if path.suffix.lower() == ".gz":
+        raise InvalidRequest(f"{path} is compressed; unpack it first with gunzip.")
     if path.suffix.lower() not in INPUT_FORMATS:
         raise InvalidRequest(f"{path} ends in none of {', '.join(INPUT_FORMATS)}; name its format with --input-format.")
     return INPUT_FORMATS[path.suffix.lower()]
