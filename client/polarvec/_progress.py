@@ -23,7 +23,7 @@ def progress_bar(text_count: int | None, *, shown: bool = True) -> Iterator[Call
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        warnings.warn("progress=True needs tqdm: pip install 'polarvec[progress]'", stacklevel=4)
+        warnings.warn("progress=True needs tqdm: install the extra polarvec[progress]", stacklevel=4)
         yield _nothing
         return
     with tqdm(total=text_count, unit="text") as bar:

@@ -55,7 +55,7 @@ class EmbedOptions(VectorOptions, total=False):
     traceparent: str | None
     """The W3C trace that the call belongs to; OpenTelemetry's current one, if the program uses it, if not given."""
     progress: bool
-    """Shows a tqdm bar (`pip install 'polarvec[progress]'`)."""
+    """Shows a tqdm bar (the extra `polarvec[progress]`)."""
 
 
 class RankOptions(TypedDict, total=False):

@@ -80,9 +80,10 @@ def test_a_wrong_column_and_an_encoding_without_a_type_are_named(session, tiny_s
 
     frame = session.createDataFrame([("가",)], "text string")
     with pytest.raises(PythonException, match="There is no column 'nope'; there are: text"):
-        frame.mapInPandas(
-            embed_partitions(tiny_server.target, column="nope"), embedded_schema(frame.schema)
-        ).collect()
-    for make in (lambda: embed_partitions(encoding="float16"), lambda: embedded_schema(frame.schema, encoding="float16")):
+        frame.mapInPandas(embed_partitions(tiny_server.target, column="nope"), embedded_schema(frame.schema)).collect()
+    for make in (
+        lambda: embed_partitions(encoding="float16"),
+        lambda: embedded_schema(frame.schema, encoding="float16"),
+    ):
         with pytest.raises(InvalidRequest, match="float32, int8, binary"):
             make()

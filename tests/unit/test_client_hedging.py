@@ -54,6 +54,15 @@ def test_slow_server_is_overtaken_and_its_call_ends(
     assert ends_soon(lambda: scripted.servicer.in_flight == 0)
 
 
+def test_server_that_was_overtaken_is_passed_over(hedging: Any, scripted: RunningServer, other: RunningServer) -> None:
+    """It may hang, and there is not a hedge for every call."""
+    scripted.servicer.delay_s = 60
+    hedging.embed_queries("a")
+    hedging.embed_queries("b")
+    assert scripted.servicer.texts_seen() == [["a"]]
+    assert other.servicer.texts_seen() == [["a"], ["b"]]
+
+
 def test_first_call_may_still_win(hedging: Any, scripted: RunningServer, other: RunningServer) -> None:
     scripted.servicer.delay_s, other.servicer.delay_s = 0.5, 60
     np.testing.assert_array_equal(hedging.embed_queries("a"), vector("a"))

@@ -57,6 +57,6 @@ def test_without_progress_there_is_no_bar(client: Any, bars: list[Bar]) -> None:
 
 def test_without_tqdm_it_says_what_to_install(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with pytest.warns(UserWarning, match=r"pip install 'polarvec\[progress\]'"):
+    with pytest.warns(UserWarning, match=r"install the extra polarvec\[progress\]"):
         items = list(client.embed_stream(["a", "b"], input_type="document", progress=True))
     assert len(items) == 2

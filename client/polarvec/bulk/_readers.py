@@ -15,6 +15,8 @@ from polarvec.bulk._rows import Row, bad_row, checked_row, is_utf8
 
 _LINE_TOO_LONG = f"is a line of more than {MAX_LINE_BYTES >> 20} MiB; split it."
 _NOT_UTF8 = "is not UTF-8; convert the file first, for example with iconv."
+# Of the names of a record's fields, in a message.
+_SHOWN_CHARACTERS = 200
 # The csv module gives up at 128 KiB a field; a text may have 1 MiB.
 _MAX_CSV_FIELD = 2 << 20
 
@@ -102,7 +104,8 @@ class JsonlReader:
         if not is_utf8("".join(value if isinstance(value, str) else _json(value) for value in kept)):
             return bad_row(number, "keeps a value with a lone surrogate; clean it.", reason="INVALID_TEXT")
         if self._field not in record:
-            return bad_row(number, f'has no field "{self._field}".', kept=kept)
+            there = ", ".join(record)[:_SHOWN_CHARACTERS] or "nothing"
+            return bad_row(number, f'has no field "{self._field}"; it has: {there}.', kept=kept)
         return checked_row(number, record[self._field], kept)
 
 
