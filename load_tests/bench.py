@@ -9,8 +9,6 @@ import argparse
 import asyncio
 import json
 import os
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -20,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from own_server import OwnServer, roomy_queue
 from polarvec import AsyncClient
 
 ROOT = Path(__file__).resolve().parents[1]
 FAQ = ROOT / "tests" / "data" / "debian-faq-ko" / "faq.jsonl"
 ENCODER = ROOT / "model_repository" / "encoder" / "1"
 DOCUMENTS_A_CALL = 8
-READY_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,48 +91,7 @@ async def server_round(
         return Round(tokens, time.monotonic() - started, latencies)
 
 
-class Server:
-    """`polarvec-server serve` for the time of a benchmark."""
-
-    def __init__(self, model: str, precision: str) -> None:
-        """Start it and wait for its ready line."""
-        ports = [_free_port(), _free_port()]
-        self.target = f"127.0.0.1:{ports[0]}"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "polarvec_server.cli", "serve", model],
-            env={
-                # Throughput is measured here, not admission, so that no call is refused; what is set wins.
-                "POLARVEC_QUEUE_TOKENS": str(4 << 20),
-                **os.environ,
-                "POLARVEC_PRECISION": precision,
-                "POLARVEC_GRPC_PORT": str(ports[0]),
-                "POLARVEC_HTTP_PORT": str(ports[1]),
-                "POLARVEC_OPENAI_PORT": "0",
-                "POLARVEC_LOG_LEVEL": "error",
-            },
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.startswith("ready"):
-                print(line.strip())
-                return
-        sys.exit("the server did not start")
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def measure(server: Server, rounds: int, seconds: float) -> list[str]:
+async def measure(server: OwnServer, rounds: int, seconds: float) -> list[str]:
     """Runs engine and server in turns and returns the rows of the table."""
     questions, answers = corpus()
     async with AsyncClient(server.target, timeout_s=300) as client:
@@ -195,11 +152,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="engine and server take turns so many times")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     arguments = parser.parse_args()
-    server = Server(arguments.model, arguments.precision)
-    try:
+    with OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **roomy_queue()) as server:
+        print(server.ready_line)
         rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds))
-    finally:
-        server.stop()
     print("\n" + "\n".join(rows))
 
 

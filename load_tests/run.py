@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import Server
+from own_server import OwnServer, roomy_queue
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
@@ -20,15 +20,13 @@ def main() -> int:
     parser.add_argument("--users", default="8", help="three quarters ask queries, one quarter embeds documents")
     parser.add_argument("--run-time", default="30s", help="how long the load lasts")
     options, others = parser.parse_known_args()
-    server = Server(options.model, options.precision)
-    try:
+    with OwnServer(options.model, precision=options.precision, openai_port="0", **roomy_queue()) as server:
+        print(server.ready_line, flush=True)
         users = ["--users", options.users, "--spawn-rate", options.users, "--run-time", options.run_time]
         command = [sys.executable, "-m", "locust", "--locustfile", str(LOCUSTFILE), "--headless", "--only-summary"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
         done = subprocess.run([*command, "--host", server.target, *users, *others], env=environment, check=False)
         return done.returncode
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

@@ -17,13 +17,16 @@ from pathlib import Path
 import numpy as np
 from catalogue import Row, rows
 from imports import import_seconds
-from null_server import NullServer
 from polarvec import Client
 from polarvec_server.config import load_settings
 from polarvec_server.models.folder import ModelFolder, read_folder
 from polarvec_server.models.pull import obtain
 from report import Comparison, Turn, markdown
 from texts import short_texts
+
+# What all load tests share lies one folder up.
+sys.path.append(str(Path(__file__).parents[1]))
+from own_server import OwnServer
 
 _RUNNERS = Path(__file__).with_name("runners")
 _SAMPLED_TEXTS = 1000
@@ -58,7 +61,7 @@ def compare(options: argparse.Namespace, chosen: Sequence[Row]) -> Comparison:
     folder = read_folder(obtain(options.model, load_settings(model=options.model).models_dir, None, print))
     texts = short_texts(options.texts, options.seed)
     turns: dict[Row, list[Turn]] = {row: [] for row in chosen}
-    with NullServer(options.model, options.server_cores) as server:
+    with OwnServer(options.model, cores=options.server_cores, engine="null") as server:
         job = _job(options, folder, server, texts)
         mean_tokens = _warm_up(server, texts)
         expected: np.ndarray | None = None
@@ -75,7 +78,7 @@ def compare(options: argparse.Namespace, chosen: Sequence[Row]) -> Comparison:
     return Comparison(options.model, folder.dimensions, len(texts), mean_tokens, options.batch_size, turns, imports)
 
 
-def _job(options: argparse.Namespace, folder: ModelFolder, server: NullServer, texts: Sequence[str]) -> dict:
+def _job(options: argparse.Namespace, folder: ModelFolder, server: OwnServer, texts: Sequence[str]) -> dict:
     return {
         "texts": texts,
         "warm_up_texts": min(len(texts), 8 * options.batch_size),
@@ -92,7 +95,7 @@ def _job(options: argparse.Namespace, folder: ModelFolder, server: NullServer, t
     }
 
 
-def _warm_up(server: NullServer, texts: Sequence[str]) -> float:
+def _warm_up(server: OwnServer, texts: Sequence[str]) -> float:
     """Gives the server its first work, so that the first row does not pay for it; returns tokens a text."""
     with Client(server.target) as client:
         result = client.embed_detailed(texts[:_WARM_UP_TEXTS], input_type="document")

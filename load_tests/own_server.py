@@ -1,4 +1,4 @@
-"""A server whose engine computes nothing, on cores of its own, for the time of a comparison."""
+"""A server of our own for the time of a benchmark: `polarvec-server serve` on free ports of loopback."""
 
 from __future__ import annotations
 
@@ -14,32 +14,33 @@ from types import TracebackType
 from typing import Self
 
 
-class NullServer:
-    """`polarvec-server serve` with POLARVEC_ENGINE=null; a context manager."""
+class OwnServer:
+    """`polarvec-server serve`; a context manager."""
 
-    def __init__(self, model: str, cores: Collection[int]) -> None:
-        """Starts it on these cores and waits for its ready line."""
+    def __init__(self, model: str, *, cores: Collection[int] = (), **settings: str) -> None:
+        """Starts it and waits for its ready line.
+
+        Args:
+            model: A name or a folder.
+            cores: The cores that it gets; empty means all of ours.
+            settings: By their names in config.py; they win over the environment.
+        """
         grpc_port, http_port, openai_port = (_free_port() for _ in range(3))
         self.target = f"127.0.0.1:{grpc_port}"
         self.openai_url = f"http://127.0.0.1:{openai_port}/v1"
+        own = {"host": "127.0.0.1", "grpc_port": str(grpc_port), "http_port": str(http_port), "log_level": "error"}
+        own |= {"openai_port": str(openai_port), **settings}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "polarvec_server.cli", "serve", model],
-            env={
-                **os.environ,
-                "POLARVEC_ENGINE": "null",
-                "POLARVEC_HOST": "127.0.0.1",
-                "POLARVEC_GRPC_PORT": str(grpc_port),
-                "POLARVEC_HTTP_PORT": str(http_port),
-                "POLARVEC_OPENAI_PORT": str(openai_port),
-                "POLARVEC_LOG_LEVEL": "error",
-            },
+            env={**os.environ, **{f"POLARVEC_{name.upper()}": value for name, value in own.items()}},
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores or os.sched_getaffinity(0)),
         )
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.startswith("ready"):
+                self.ready_line = line.strip()
                 return
         sys.exit("the server did not start")
 
@@ -59,6 +60,11 @@ class NullServer:
         """Ends it."""
         self._process.send_signal(signal.SIGINT)
         self._process.wait(60)
+
+
+def roomy_queue() -> dict[str, str]:
+    """The setting for a server whose throughput is measured and not its admission; what the environment says wins."""
+    return {"queue_tokens": os.environ.get("POLARVEC_QUEUE_TOKENS", str(4 << 20))}
 
 
 def _free_port() -> int:
