@@ -67,7 +67,8 @@ class AsyncUnary:
                 calls.discard(call)
                 try:
                     answer = call.result()
-                    self._policy.book_overtaken(endpoint, by=endpoint if call is first else other)
+                    if first in calls:  # One that failed has been booked.
+                        self._policy.book_overtaken(endpoint, by=other)
                     return answer
                 except PolarvecError as failure:
                     if not calls or not another_may_answer(failure):

@@ -107,7 +107,8 @@ class SyncUnary:
                 endpoint = calls.pop(call)
                 try:
                     answer = self._collect(endpoint, partial(_result, call))
-                    self._policy.book_overtaken(slow, by=endpoint)
+                    if first in calls:  # One that failed has been booked.
+                        self._policy.book_overtaken(slow, by=endpoint)
                     return answer
                 except PolarvecError as failure:
                     if not calls or not another_may_answer(failure):
