@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -22,6 +23,8 @@ class SyncChannels:
         self._channels: dict[int, grpc.Channel] = {}
         self._methods: dict[tuple[int, str], Any] = {}
         self.closed = False
+        # At the interpreter's exit, too: closing waits for a thread of gRPC's, which is frozen later.
+        self._end: Final = weakref.finalize(self, _close_all, self._channels)
 
     def method(self, endpoint: int, rpc: Rpc[Any, Any]) -> Any:
         """What calls a unary RPC at an endpoint.
@@ -73,8 +76,11 @@ class SyncChannels:
         """Ends all connections; calls under way end with an error."""
         with self._lock:
             self.closed = True
-            channels = list(self._channels.values())
-            self._channels.clear()
             self._methods.clear()
-        for channel in channels:
-            channel.close()
+        self._end()
+
+
+def _close_all(channels: dict[int, grpc.Channel]) -> None:
+    for channel in list(channels.values()):
+        channel.close()
+    channels.clear()
