@@ -90,6 +90,9 @@ class Settings(BaseSettings):
     queue_tokens: int = Field(0, ge=0)
     """Most tokens of a model that are held, split between the workers (half for interactive calls, a quarter each for
     bulk calls and streams); beyond that calls are OVERLOADED; 0 means 262144 on a CPU, 4194304 on a GPU."""
+    cache_bytes: int = Field(0, ge=0)
+    """Most bytes of vectors that are kept for texts that come again, of the whole server, split evenly between workers
+    and models; 0 keeps none."""
     max_texts: int = Field(1024, ge=1)
     """Most texts a call."""
     max_call_tokens: int = Field(262144, ge=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -56,7 +57,9 @@ class GatewayWorker:
         self._executor = ThreadPoolExecutor(_TOKENIZER_THREADS, thread_name_prefix="tokenizer")
         self._health = Health([read_folder(Path(model.folder)).id for model in models])
         self._models = [
-            RunningModel(model, target, settings, worker_count, self._executor, self._metrics, self._health)
+            RunningModel(
+                model, target, settings, worker_count, len(models), self._executor, self._metrics, self._health
+            )
             for model in models
         ]
         self._registry = ModelRegistry([model.served for model in self._models])
@@ -95,6 +98,7 @@ class GatewayWorker:
                 task.cancel()
         for model in self._models:
             await model.encoder.close()
+        self._accounting.tally.flush()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     async def _drain(self, server: grpc.aio.Server, openai_task: asyncio.Task[None] | None) -> None:
@@ -116,6 +120,9 @@ class GatewayWorker:
     async def _announce(self, ready_fd: int, doors: Sequence[HttpServer]) -> None:
         """Tells the parent that this worker is ready, and then every second that its event loop turns."""
         await self._health.wait_ready()
+        # What was loaded stays; the collector need not walk through it again and again.
+        gc.collect()
+        gc.freeze()
         for door in doors:
             await door.listening.wait()
         os.set_blocking(ready_fd, False)
@@ -130,13 +137,16 @@ class GatewayWorker:
             due = time.monotonic() + _SAMPLE_INTERVAL_S
             await asyncio.sleep(_SAMPLE_INTERVAL_S)
             self._metrics.loop_lag_seconds.set(max(0.0, time.monotonic() - due))
+            self._accounting.tally.flush()
             self._authenticator.refresh()
             for model in self._models:
                 model.sample()
 
     def _operators_server(self) -> HttpServer:
         settings = self._settings
-        return HttpServer(make_app(self._health), settings.host, settings.http_port, drain_s=_LAST_ANSWERS_S)
+        return HttpServer(
+            make_app(self._health, self._accounting.tally), settings.host, settings.http_port, drain_s=_LAST_ANSWERS_S
+        )
 
     def _openai_server(self) -> HttpServer | None:
         settings = self._settings

@@ -16,9 +16,13 @@ from polarvec_server.models.folder import read_folder
 from polarvec_server.pipeline.admission import Admission
 from polarvec_server.pipeline.canary import Canary, CanaryPack
 from polarvec_server.pipeline.dispatch import Dispatcher, Encoded
-from polarvec_server.pipeline.embedder import CallLimits, Embedder
+from polarvec_server.pipeline.embedder import Embedder
+from polarvec_server.pipeline.joining import JoiningEncoder
+from polarvec_server.pipeline.limits import CallLimits
+from polarvec_server.pipeline.repeats import RepeatCounts
 from polarvec_server.pipeline.tokenizer import Tokenizer
 from polarvec_server.pipeline.triton import TritonEncoder
+from polarvec_server.pipeline.vector_cache import VectorCache
 from polarvec_server.telemetry import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -28,6 +32,9 @@ _WINDOW_PACKS = 3
 _MAX_WINDOW_PACKS = 8
 # A pack is about a pass of the GPU engine: two are under way, and two more are there when these end.
 _GPU_WINDOW_PACKS = 4
+# Joined requests that a worker has on their way: docs/decisions/0013. On a GPU one runs while the next one waits.
+_JOINED_REQUESTS = 1
+_GPU_JOINED_REQUESTS = 2
 
 
 class RunningModel:
@@ -39,6 +46,7 @@ class RunningModel:
         target: str,
         settings: Settings,
         worker_count: int,
+        model_count: int,
         executor: Executor,
         metrics: Metrics,
         health: Health,
@@ -56,7 +64,9 @@ class RunningModel:
         # One connection reaches one worker, whose share alone must keep the encoder busy: one pack runs, one waits.
         least = 0 if settings.window_tokens else 2 * pack_tokens
         share = max(1, least, window // worker_count)
-        self.dispatcher = Dispatcher(self.encoder, share, max_window // worker_count)
+        joined = _GPU_JOINED_REQUESTS * model.instance_count if gpu else _JOINED_REQUESTS
+        joining = JoiningEncoder(self.encoder, joined)
+        self.dispatcher = Dispatcher(joining, share, max_window // worker_count)
         self.admission = Admission(max(1, budget // worker_count), self.dispatcher.tokens_per_s)
         self.canary = Canary(
             self.encoder,
@@ -68,7 +78,10 @@ class RunningModel:
             on_seconds=metrics.canary_seconds.labels(folder.id).observe,
         )
         self.dispatcher.when_encoder_dies(self.canary.alarm)
-        embedder = Embedder(
+        self.cache = None
+        if cache_bytes := settings.cache_bytes // (worker_count * model_count):
+            self.cache = VectorCache(model.fingerprint, folder.dimensions, cache_bytes)
+        self.embedder = Embedder(
             dimensions=folder.dimensions,
             model_prompts=folder.prompts,
             limits=CallLimits(
@@ -79,6 +92,7 @@ class RunningModel:
             admission=self.admission,
             dispatcher=self.dispatcher,
             executor=executor,
+            known=self.cache,
         )
         description = ModelDescription(
             id=folder.id,
@@ -93,13 +107,16 @@ class RunningModel:
             engine=model.engine,
             fingerprint=model.fingerprint,
         )
-        self.served = ServedModel(description, embedder)
+        self.served = ServedModel(description, self.embedder)
 
     async def _on_change(self, up: bool) -> None:
         if up:
             _log.info("encoder is up", model=self.id)
         else:
             _log.warning("encoder is down", model=self.id)
+        if self.cache:
+            # What comes back may be another encoder, and what went may have been wrong before it was noticed.
+            self.cache.clear()
         self.dispatcher.set_available(up)
         self._metrics.encoder_up.labels(self.id).set(int(up))
         await self._health.set_model(self.id, up)
@@ -111,7 +128,20 @@ class RunningModel:
         for counter, count in zip(counters, (encoded.packs, encoded.texts, encoded.tokens), strict=True):
             counter.labels(self.id).inc(count)
         self.dispatcher.encoded = Encoded()
+        self._sample_repeats()
         self._metrics.held_tokens.labels(self.id).set(self.admission.held_tokens)
         self._metrics.in_flight_tokens.labels(self.id).set(self.dispatcher.in_flight_tokens)
         if not self.canary.up and time.monotonic() - self.canary.down_since > self._patience_s:
             self.dispatcher.refuse_all()
+
+    def _sample_repeats(self) -> None:
+        counts, metrics = self.embedder.repeats.counts, self._metrics
+        for source in ("call", "in_flight", "cache"):
+            metrics.repeated_texts.labels(self.id, source).inc(getattr(counts, source))
+        self.embedder.repeats.counts = RepeatCounts()
+        if self.cache:
+            metrics.cache_misses.labels(self.id).inc(counts.cache_misses)
+            metrics.cache_evictions.labels(self.id).inc(self.cache.evictions)
+            self.cache.evictions = 0
+            metrics.cache_entries.labels(self.id).set(self.cache.entry_count)
+            metrics.cache_bytes.labels(self.id).set(self.cache.byte_count)

@@ -103,6 +103,48 @@ def test_a_small_pack_that_waits_overtakes_between_two_groups(caller, start):
     assert not held.is_alive()
 
 
+def test_a_query_that_comes_while_another_overtakes_does_not_wait_for_a_second_group(caller, start):
+    engine = StepEngine(free=False)
+    worker = start(engine)
+    worker.submit([caller.job("bulk", *[[1] * 300] * 3)])
+    assert engine.started.acquire(timeout=TIMEOUT_S)
+    worker_is_held = in_thread(worker.submit, [caller.job("first", [2, 2])])
+    wait_until(lambda: len(worker._waiting) == 1)
+    engine.gate.release()
+    assert engine.started.acquire(timeout=TIMEOUT_S)  # the first query has begun
+    second_is_held = in_thread(worker.submit, [caller.job("second", [3, 3])])
+    wait_until(lambda: len(worker._waiting) == 1)
+    engine.gate.release(2)
+    caller.wait(2)
+    assert engine.batches == [[300] * 3, [2], [2]]
+    assert caller.order == ["first", "second"]
+    engine.gate.release(2)
+    caller.wait(1)
+    for held in (worker_is_held, second_is_held):
+        held.join(TIMEOUT_S)
+
+
+def test_queries_that_keep_coming_leave_the_others_a_group_now_and_then(caller, start):
+    class Flood(StepEngine):
+        """Brings another small pack each time that one begins."""
+
+        coming = 40
+
+        def encode(self, batch):
+            if batch.lengths.max() <= 200 and self.coming:
+                self.coming -= 1
+                with worker._changed:
+                    worker._waiting.append(caller.job(f"query {self.coming}", [2] * 200))
+            yield from super().encode(batch)
+
+    engine = Flood()
+    worker = start(engine)
+    worker.submit([caller.job("bulk", *[[1] * 300] * 3), caller.job("query", [2] * 200)])
+    caller.wait(42)
+    # Some six after each of its three groups, not all of them.
+    assert caller.order.index("bulk") < 25
+
+
 def test_packs_that_wait_together_run_as_one_batch(caller, start):
     engine = StepEngine(free=False)
     worker = start(engine)

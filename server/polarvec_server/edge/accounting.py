@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from polarvec_server.edge.record import CallRecord, current_record
 from polarvec_server.errors import InternalError, RequestError
-from polarvec_server.telemetry import Metrics
+from polarvec_server.telemetry import Metrics, Tally
 
+Metric = Counter | Histogram
 _log = structlog.get_logger("polarvec.calls")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 # https://www.w3.org/TR/trace-context/#traceparent-header
@@ -26,6 +29,10 @@ class Accounting:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
         self.calls_in_progress = 0
+        self.tally = Tally()
+        # Bound once: the proxy that get_logger returns takes longer to find its level than a refused line does.
+        self.log = _log.bind()
+        self._bound: dict[tuple[Metric, tuple[str, ...]], Any] = {}
 
     def open(self, method: str, headers: Mapping[str, str]) -> OpenCall:
         """Returns the frame of a call.
@@ -34,12 +41,21 @@ class Accounting:
             method: Name in logs and metrics; one of few, never made of what a caller sent.
             headers: The call's metadata or headers, with keys in lower case.
         """
-        given, traceparent = headers.get("x-request-id", ""), _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        given, parent = headers.get("x-request-id"), headers.get("traceparent")
+        traceparent = _TRACEPARENT.fullmatch(parent) if parent else None
         record = CallRecord(
-            given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex[:16],
+            given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}",
             trace_id=traceparent[1] if traceparent else "",
         )
         return OpenCall(self, method, record)
+
+    def bound(self, metric: Metric, *labels: str) -> Any:
+        """Returns a metric with its labels; to look it up in the metric takes a lock and ten times as long."""
+        key = (metric, labels)
+        found = self._bound.get(key)
+        if found is None:
+            found = self._bound[key] = metric.labels(*labels)
+        return found
 
 
 class OpenCall:
@@ -88,7 +104,7 @@ class OpenCall:
         seconds = time.monotonic() - self._started
         record = self.record
         self._count(code, seconds)
-        write = _log.debug if code == "OK" else _log.info
+        write = self._accounting.log.debug if code == "OK" else self._accounting.log.info
         write(
             "call",
             method=self._method,
@@ -105,13 +121,14 @@ class OpenCall:
 
     def _count(self, code: str, seconds: float) -> None:
         record, metrics = self.record, self._accounting.metrics
-        metrics.requests.labels(self._method, code).inc()
-        metrics.request_seconds.labels(self._method).observe(seconds)
+        tally, bound = self._accounting.tally, self._accounting.bound
+        tally.count(bound(metrics.requests, self._method, code))
+        tally.observe(bound(metrics.request_seconds, self._method), seconds)
         if record.timed and code == "OK":
-            metrics.stage_seconds.labels("tokenize").observe(record.timings.tokenize_ms / 1e3)
-            metrics.stage_seconds.labels("queue").observe(record.timings.queue_ms / 1e3)
-            metrics.stage_seconds.labels("inference").observe(record.timings.inference_ms / 1e3)
+            tally.observe(bound(metrics.stage_seconds, "tokenize"), record.timings.tokenize_ms / 1e3)
+            tally.observe(bound(metrics.stage_seconds, "queue"), record.timings.queue_ms / 1e3)
+            tally.observe(bound(metrics.stage_seconds, "inference"), record.timings.inference_ms / 1e3)
         if record.text_count and record.embeds:
-            metrics.texts.labels(record.model).inc(record.text_count)
-            metrics.tokens.labels(record.model).inc(record.token_count)
-            metrics.truncated.labels(record.model).inc(record.truncated_count)
+            tally.count(bound(metrics.texts, record.model), record.text_count)
+            tally.count(bound(metrics.tokens, record.model), record.token_count)
+            tally.count(bound(metrics.truncated, record.model), record.truncated_count)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -15,6 +14,8 @@ from polarvec_server.edge.health import SERVICE_NAME
 from polarvec_server.errors import MalformedMessage, RequestError, to_status
 
 _MALFORMED = object()
+# How a call ends without an answer: an error of ours, or its caller's going away.
+_ENDS = (Exception, asyncio.CancelledError, GeneratorExit)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -30,15 +31,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """
         self._accounting, self._authenticator = accounting, authenticator
         self._prefixes = tuple(f"/{package}." for package in packages)
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(  # type: ignore[override]
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
     ) -> Any:
         """Returns the handler of the method with this interceptor around it."""
+        # One for each method that there is; made anew for every call it would cost as much as reading the message.
+        known = self._handlers.get(details.method)
+        if known is not None:
+            return known
         handler: Any = await continuation(details)
         if handler is None or not details.method.startswith(self._prefixes):
             return handler
-        method = details.method.removeprefix("/").removeprefix(f"{SERVICE_NAME}/")
+        self._handlers[details.method] = self._framed(handler, details.method)
+        return self._handlers[details.method]
+
+    def _framed(self, handler: Any, path: str) -> Any:
+        method = path.removeprefix("/").removeprefix(f"{SERVICE_NAME}/")
         codecs = _safe(handler.request_deserializer), handler.response_serializer
         if handler.request_streaming and handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._many(handler.stream_stream, method, _readable), *codecs)
@@ -50,34 +60,50 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _one(self, behavior: Any, method: str, read: Callable[[Any], Any]) -> Any:
         async def call(request: Any, context: Any) -> Any:
-            async with self._frame(method, context):
-                return await behavior(read(request), context)
+            metadata = _read_metadata(context)
+            with self._accounting.open(method, metadata) as opened:
+                try:
+                    opened.record.key = self._authenticator.check(metadata.get("authorization"))
+                    response = await behavior(read(request), context)
+                except _ENDS as error:
+                    await _fail(context, opened, error)
+                _succeed(context, opened)
+                return response
 
         return call
 
     def _many(self, behavior: Any, method: str, read: Callable[[Any], Any]) -> Any:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._frame(method, context):
-                async for response in behavior(read(request), context):
-                    yield response
+            metadata = _read_metadata(context)
+            with self._accounting.open(method, metadata) as opened:
+                try:
+                    opened.record.key = self._authenticator.check(metadata.get("authorization"))
+                    async for response in behavior(read(request), context):
+                        yield response
+                except _ENDS as error:
+                    await _fail(context, opened, error)
+                _succeed(context, opened)
 
         return call
 
-    @contextlib.asynccontextmanager
-    async def _frame(self, method: str, context: Any) -> AsyncIterator[None]:
-        metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-        with self._accounting.open(method, metadata) as call:
-            try:
-                call.record.key = self._authenticator.check(metadata.get("authorization"))
-                yield
-            except (asyncio.CancelledError, GeneratorExit):
-                call.cancelled()
-                raise
-            except Exception as error:
-                await _abort(context, call, call.failed(error))
-            else:
-                call.succeeded()
-                context.set_trailing_metadata((("x-request-id", call.record.request_id), *call.timings()))
+
+def _read_metadata(context: Any) -> dict[str, str]:
+    """Returns what is text; keys that end in -bin bring bytes."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _succeed(context: Any, opened: OpenCall) -> None:
+    opened.succeeded()
+    context.set_trailing_metadata((("x-request-id", opened.record.request_id), *opened.timings()))
+
+
+async def _fail(context: Any, opened: OpenCall, error: BaseException) -> NoReturn:
+    """Ends a call that was not answered, and raises: what its caller is told, or the error that its going away is."""
+    if not isinstance(error, Exception):
+        opened.cancelled()
+        raise error
+    await _abort(context, opened, opened.failed(error))
+    raise error
 
 
 async def _abort(context: Any, call: OpenCall, error: RequestError) -> None:

@@ -8,13 +8,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from polarvec_server.edge.health import Health
-from polarvec_server.telemetry import render_metrics
+from polarvec_server.telemetry import Tally, render_metrics
 
 
-def make_app(health: Health) -> Starlette:
-    """Returns the application of one worker; /metrics adds up all workers."""
+def make_app(health: Health, tally: Tally) -> Starlette:
+    """Returns the application of one worker; /metrics adds up all workers, the others half a second behind."""
 
     async def metrics(_: Request) -> Response:
+        tally.flush()
         return Response(render_metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def healthz(_: Request) -> Response:

@@ -5,29 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polarvec_server.errors import EmptyText, NoTexts, TextTooLong, TooManyTexts
 from polarvec_server.pipeline import packing, postprocess, prompts
 from polarvec_server.pipeline.admission import Admission, Ticket, estimate_tokens
 from polarvec_server.pipeline.dispatch import Dispatcher
+from polarvec_server.pipeline.distinct import Distinct
+from polarvec_server.pipeline.limits import CallLimits
+from polarvec_server.pipeline.repeats import Call, KnownVectors, Repeats
 from polarvec_server.pipeline.threads import TokenizerThreads
 from polarvec_server.pipeline.tokenizer import Tokenizer
 from polarvec_server.pipeline.values import Priority, TextOptions, Timings, Tokenized, TokenPieces, VectorOptions
-
-
-@dataclass(frozen=True, slots=True)
-class CallLimits:
-    """What one call may hold."""
-
-    max_texts: int
-    max_call_tokens: int
-    max_request_bytes: int
-    max_text_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +61,7 @@ class Embedder:
         admission: Admission,
         dispatcher: Dispatcher,
         executor: Executor,
+        known: KnownVectors | None = None,
     ) -> None:
         self.dimensions = dimensions
         self.limits = limits
@@ -78,6 +71,7 @@ class Embedder:
         self._tokenizer = tokenizer
         self._admission = admission
         self._dispatcher = dispatcher
+        self.repeats = Repeats(self._encode, dimensions, pack_tokens, known)
         self._threads = TokenizerThreads(executor)
 
     @property
@@ -105,15 +99,20 @@ class Embedder:
         """Embeds several lists of texts as one call: admitted, scheduled and failed together. Raises as `embed`."""
         self._check_dimensions(vector_options)
         prefixes = [self.check(texts, options) for texts, options in groups]
+        lists = [Distinct.of(texts, options) for texts, options in groups]
         estimate = sum(
-            estimate_tokens(texts, prompt, self.max_tokens) for (texts, _), prompt in zip(groups, prefixes, strict=True)
+            estimate_tokens(distinct.texts, prompt, self.max_tokens)
+            for distinct, prompt in zip(lists, prefixes, strict=True)
         )
         with await self._admit(estimate, schedule) as ticket:
-            tokenized = [
-                await self._tokenize(texts, prompt, options, schedule.timings)
-                for (texts, options), prompt in zip(groups, prefixes, strict=True)
+            found = [
+                await self._tokenize(distinct.texts, prompt, distinct.options, schedule.timings)
+                for distinct, prompt in zip(lists, prefixes, strict=True)
             ]
-            return await self._compute(tokenized, groups[-1][1].field, vector_options, schedule, ticket)
+            token_count = sum(distinct.count_tokens(group) for distinct, group in zip(lists, found, strict=True))
+            self.limits.check_tokens(token_count, groups[-1][1].field)
+            tokenized = [distinct.expand(group) for distinct, group in zip(lists, found, strict=True)]
+            return await self._compute(tokenized, vector_options, schedule, ticket)
 
     async def embed_token_ids(
         self,
@@ -128,33 +127,37 @@ class Embedder:
             RequestError: As `embed`, and InvalidField for ids that are not this model's.
         """
         self._check_dimensions(vector_options)
-        self._check_count(len(token_ids), text_options.field)
+        self.limits.check_count(len(token_ids), text_options.field)
         with await self._admit(sum(min(len(ids), self.max_tokens) for ids in token_ids), schedule) as ticket:
             tokenized = self._tokenizer.read_token_ids(token_ids, text_options)
-            (embedded,) = await self._compute([tokenized], text_options.field, vector_options, schedule, ticket)
+            self.limits.check_tokens(int(tokenized.offsets[-1]), text_options.field)
+            (embedded,) = await self._compute([tokenized], vector_options, schedule, ticket)
         return embedded
 
     async def _compute(
-        self, groups: Sequence[Tokenized], field: str, vector_options: VectorOptions, schedule: Schedule, ticket: Ticket
+        self, groups: Sequence[Tokenized], vector_options: VectorOptions, schedule: Schedule, ticket: Ticket
     ) -> list[Embedded]:
-        """Runs tokenized texts through the encoder and shapes their vectors."""
-        token_count = sum(int(group.offsets[-1]) for group in groups)
-        if token_count > self.limits.max_call_tokens:
-            raise TooManyTexts("token", token_count, self.limits.max_call_tokens, field)
-        ticket.settle(token_count)
-        starts = np.cumsum([0, *(len(group.full_counts) for group in groups)])
-        packs = [
-            pack
-            for group, start in zip(groups, starts[:-1], strict=True)
-            for pack in packing.make_packs(group, self.pack_tokens, int(start))
-        ]
-        results = await self._dispatcher.run(packs, schedule.priority, schedule.deadline, schedule.timings)
-        pooled = np.empty((int(starts[-1]), self.dimensions), np.float32)
+        """Brings tokenized texts to their vectors, and the vectors into shape."""
+        call = Call(schedule.priority, schedule.deadline, schedule.timings, ticket.settle)
+        pooled = await self.repeats.embed(Tokenized.join(groups), call)
+        vectors = postprocess.shape_vectors(pooled, vector_options)
+        if len(groups) == 1:
+            return [Embedded(vectors, groups[0])]
+        starts = np.cumsum([len(group.full_counts) for group in groups[:-1]])
+        return [Embedded(*pair) for pair in zip(np.split(vectors, starts), groups, strict=True)]
+
+    async def _encode(
+        self, tokenized: Tokenized, priority: Priority, deadline: float | None, timings: Timings
+    ) -> NDArray[np.float32]:
+        """Runs texts that nobody knows through the encoder; returns (N, D) float32 in their order."""
+        packs = packing.make_packs(tokenized, self.pack_tokens)
+        results = await self._dispatcher.run(packs, priority, deadline, timings)
+        if len(tokenized.full_counts) == 1:
+            return results[0][1]
+        pooled = np.empty((len(tokenized.full_counts), self.dimensions), np.float32)
         for pack, vectors in results:
             pooled[pack.rows] = vectors
-        options = replace(vector_options, dimensions=self._check_dimensions(vector_options))
-        shaped = np.split(postprocess.shape_vectors(pooled, options), starts[1:-1])
-        return [Embedded(vectors, group) for vectors, group in zip(shaped, groups, strict=True)]
+        return pooled
 
     async def tokenize(self, texts: Sequence[str], options: TextOptions) -> Tokenized:
         """Counts tokens; texts may be empty, and too long ones are cut as `options` say."""
@@ -186,8 +189,7 @@ class Embedder:
             InvalidField: An id that the vocabulary does not have.
             Overloaded: As `tokenize`.
         """
-        if len(ids) > self.limits.max_call_tokens:
-            raise TooManyTexts("token", len(ids), self.limits.max_call_tokens, "ids")
+        self.limits.check_tokens(len(ids), "ids")
         work = partial(self._tokenizer.join, list(ids), skip_special_tokens=skip_special_tokens)
         async with self._threads.counting(wait_for_room=wait_for_room):
             return await self._threads.run(work, len(ids))
@@ -195,24 +197,9 @@ class Embedder:
     def _check_dimensions(self, options: VectorOptions) -> int:
         return postprocess.check_dimensions(options.dimensions, self.dimensions, options.dimensions_step)
 
-    def _check_count(self, count: int, field: str) -> None:
-        if not count:
-            raise NoTexts(field)
-        if count > self.limits.max_texts:
-            raise TooManyTexts("text", count, self.limits.max_texts, field)
-
     def check(self, texts: Sequence[str], options: TextOptions, *, allow_empty: bool = False) -> str:
         """Refuses what needs no tokenizer to be refused, and returns the prompt."""
-        self._check_count(len(texts), options.field)
-        for index, text in enumerate(texts):
-            if not allow_empty and (not text or text.isspace()):
-                raise EmptyText(options.field, options.place(index))
-            # A character has at most four bytes, so most texts need not be encoded to be measured.
-            if len(text) * 4 > self.limits.max_text_bytes:
-                byte_count = len(text.encode())
-                if byte_count > self.limits.max_text_bytes:
-                    place = options.place(index)
-                    raise TextTooLong(options.field, place, "byte", byte_count, self.limits.max_text_bytes)
+        self.limits.check_texts(texts, options, allow_empty=allow_empty)
         return prompts.choose_prompt(self._prompts, options)
 
     async def _admit(self, tokens: int, schedule: Schedule) -> Ticket:

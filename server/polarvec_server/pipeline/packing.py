@@ -15,6 +15,10 @@ def make_packs(tokenized: Tokenized, pack_tokens: int, first_row: int = 0) -> li
     are answered first. The rows of the packs count from `first_row`.
     """
     lengths = tokenized.lengths
+    if int(tokenized.offsets[-1]) <= pack_tokens:
+        # One pack for all, as most calls are: nothing to sort but the rows.
+        if lengths.size == 1:
+            return [Pack(tokenized.token_ids, lengths.astype(np.int32), np.array([first_row]))]
     order = np.argsort(lengths, kind="stable")
     packs: list[Pack] = []
     start, total = 0, 0

@@ -38,7 +38,8 @@ def shape_vectors(pooled: NDArray[np.float32], options: VectorOptions) -> NDArra
     vectors = pooled if options.dimensions == 0 else pooled[:, : options.dimensions]
     # In float64: the squares of large float32 numbers overflow.
     norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-    if not np.isfinite(norms).all() or not (norms > 0).all():
+    # Written so that NaN fails it too.
+    if not (norms.min() > 0 and norms.max() < np.inf):
         raise NonFinite
     if options.unnormalized:
         return np.ascontiguousarray(vectors, np.float32)

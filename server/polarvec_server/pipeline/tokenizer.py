@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ _FOREIGN_IDS = (
     "holds token ids that are not this model's with its special tokens, as Tokenize gives them; send texts instead "
     "(LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False)"
 )
+# `encode_batch_fast` lets other threads run meanwhile. For a short text that takes longer than the text itself: the
+# thread that reads gRPC's events takes over, and has to be waited for.
+_SHORT_CHARACTERS = 500
 
 
 class Tokenizer:
@@ -54,7 +57,10 @@ class Tokenizer:
             TextTooLong: A text has more tokens than the model reads, and no truncation was asked for.
         """
         prefixed = [prompt + text for text in texts] if prompt else list(texts)
-        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
+        if len(prefixed) == 1 and len(prefixed[0]) < _SHORT_CHARACTERS:
+            ids = [self._tokenizer.encode(prefixed[0]).ids]
+        else:
+            ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prefixed)]
         return self._fit(ids, prompt, options)
 
     def read_token_ids(self, ids: Sequence[Sequence[int]], options: TextOptions) -> Tokenized:
@@ -74,16 +80,15 @@ class Tokenizer:
 
     def _fit(self, ids: list[list[int]], prompt: str, options: TextOptions) -> Tokenized:
         """Cuts or refuses what is over the limit; changes `ids`."""
-        full_counts = np.fromiter(map(len, ids), np.int64, len(ids))
-        too_long = np.flatnonzero(full_counts > self.max_tokens)
-        prompt_tokens = self._count_prompt(prompt) if too_long.size else 0
+        counts = [len(text_ids) for text_ids in ids]
+        full_counts = np.array(counts, np.int64)
+        too_long = [index for index, count in enumerate(counts) if count > self.max_tokens]
+        prompt_tokens = self._count_prompt(prompt) if too_long else 0
         for index in too_long:
             if options.truncation is Truncation.REFUSE:
-                place = options.place(int(index))
-                raise TextTooLong(options.field, place, "token", int(full_counts[index]), self.max_tokens)
+                raise TextTooLong(options.field, options.place(index), "token", counts[index], self.max_tokens)
             ids[index] = self._cut(ids[index], prompt_tokens, options.truncation)
-        offsets = np.zeros(len(ids) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)), out=offsets[1:])
+        offsets = np.array(list(accumulate(map(len, ids), initial=0)), np.int64)
         token_ids = np.fromiter(chain.from_iterable(ids), np.int32, int(offsets[-1]))
         return Tokenized(token_ids, offsets, full_counts)
 

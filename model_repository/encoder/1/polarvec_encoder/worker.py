@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from polarvec_encoder.engine import Engine
 from polarvec_encoder.job import CLOSED, Job, JoinedJobs, fail_jobs, left_to_run_alone
 
+# About one group of the CPU engine: when so much has overtaken, the next group of the others has its turn.
+_OVERTAKING_TOKENS = 1024
+
 _Groups = Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]
 
 
@@ -105,8 +108,15 @@ class SerialWorker(Worker):
             return self._take_all()
 
     def _overtake(self) -> None:
-        """Run the small packs among those that wait."""
-        self._encode(self._take_small())
+        """Run the small packs among those that wait, and those that come while they run.
+
+        The latter were held in Triton while the former waited, and would wait for a second group; but small packs that
+        keep coming must not leave the others waiting for ever.
+        """
+        tokens = 0
+        while tokens < _OVERTAKING_TOKENS and (jobs := self._take_small()):
+            self._encode(jobs)
+            tokens += sum(job.pack.token_ids.size for job in jobs)
 
     def _encode(self, jobs: Sequence[Job], between_groups: Callable[[], None] | None = None) -> None:
         """Run some packs as one batch and answer each as soon as its texts are done."""
