@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from own_children import own_children
 from own_server import OwnServer, roomy_queue
 from polarvec import AsyncClient
 
@@ -46,6 +47,16 @@ def corpus() -> tuple[list[str], list[str]]:
     with FAQ.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [row["question_ko"] for row in rows], [row["answer_ko"] for row in rows]
+
+
+def numbered(number: int, text: str) -> str:
+    """A text that no other call has: the server computes equal ones in flight once."""
+    return f"{10_000 + number} {text}"
+
+
+def numbered_all(texts: Sequence[str]) -> list[str]:
+    """The same for the engine alone, so that both compute as many tokens."""
+    return [numbered(number, text) for number, text in enumerate(texts)]
 
 
 def engine_round(
@@ -80,10 +91,10 @@ async def server_round(
         async def caller() -> None:
             nonlocal tokens, turn
             while time.monotonic() - started < seconds:
-                texts = calls[turn % len(calls)]
+                texts = [numbered(turn, text) for text in calls[turn % len(calls)]]
                 turn += 1
                 sent = time.monotonic()
-                result = await client.embed_detailed(list(texts), input_type=input_type, truncation="end")
+                result = await client.embed_detailed(texts, input_type=input_type, truncation="end")
                 latencies.append((time.monotonic() - sent) * 1e3)
                 tokens += sum(result.token_counts)
 
@@ -97,8 +108,8 @@ async def measure(server: OwnServer, rounds: int, seconds: float) -> list[str]:
     async with AsyncClient(server.target, timeout_s=300) as client:
         model = await client.model()
         tokenized = {
-            "query": await client.tokenize(questions, input_type="query", include_ids=True),
-            "document": await client.tokenize(answers, input_type="document", include_ids=True),
+            "query": await client.tokenize(numbered_all(questions), input_type="query", include_ids=True),
+            "document": await client.tokenize(numbered_all(answers), input_type="document", include_ids=True),
         }
     from polarvec_server.config import load_settings
     from polarvec_server.models.folder import read_folder
@@ -152,7 +163,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="engine and server take turns so many times")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
     arguments = parser.parse_args()
-    with OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **roomy_queue()) as server:
+    with (
+        own_children(),
+        OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **roomy_queue()) as server,
+    ):
         print(server.ready_line)
         rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds))
     print("\n" + "\n".join(rows))

@@ -13,8 +13,9 @@ import numpy as np
 import psutil
 from catalogue import Row, Subject
 from environments import PEERS, python_of
-from peer_process import PeerError, PeerProcess
+from peer_process import PeerProcess
 from quiet import Slot
+from script_process import PeerError
 from texts import Work
 
 MIN_COSINE = 0.99
@@ -154,7 +155,7 @@ class Contestant:
         return Turn(
             tokens_per_s=tokens / seconds,
             query_ms=statistics.median(milliseconds),
-            cpu_s_per_mtok=bulk.cpu_seconds / tokens * 1e6,
+            cpu_s_per_mtok=bulk.cpu_seconds[0] / tokens * 1e6,
             others=max(bulk.others, single.others),
         )
 

@@ -8,7 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from peer_process import PeerError
+from script_process import PeerError
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".peers"

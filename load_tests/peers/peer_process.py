@@ -1,140 +1,35 @@
-"""The orchestrator's half of the protocol: one peer in a process tree of its own, with its CPU time and memory."""
+"""One peer in a process tree of its own, asked through its runner for vectors and times."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import psutil
-
-RUNNERS = Path(__file__).with_name("runners")
-# Nothing may be downloaded while a peer runs, and all see the same number of threads.
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "DO_NOT_TRACK": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+from script_process import ScriptProcess
 
 
-class PeerError(Exception):
-    """A peer that does not run here; the text says why."""
-
-
-class PeerProcess:
+class PeerProcess(ScriptProcess):
     """Runs one runner script; every method may raise a `PeerError`."""
-
-    def __init__(self, python: Path, script: str, threads: int, log: Path) -> None:
-        """Starts the script.
-
-        Args:
-            python: The interpreter of the peer's environment.
-            script: Name in runners/.
-            threads: What OpenMP, and with it most engines, may use.
-            log: Gets everything that the peer prints.
-        """
-        count = str(threads)
-        environment = {**os.environ, **_OFFLINE, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-        environment.pop("PYTHONPATH", None)
-        self._log = log
-        self._folder = tempfile.TemporaryDirectory(prefix="polarvec-peer-")
-        with log.open("wb") as written:
-            self._process = subprocess.Popen(
-                [str(python), str(RUNNERS / script)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=written,
-                env=environment,
-                text=True,
-            )
-
-    def load(self, job: dict) -> dict:
-        """Loads a model and returns what the runner says about it, with the `seconds` that it took."""
-        answer = self._ask({"do": "load", **job})
-        return {**answer["said"], "seconds": answer["seconds"]}
 
     def encode(self, texts: Sequence[str], batch_size: int, vectors: bool = False) -> tuple[float, np.ndarray | None]:
         """Embeds the texts and returns the seconds that the peer took, and the vectors (N, D) if they are wanted."""
-        file = Path(self._folder.name) / "vectors.npy"
+        file = self.folder / "vectors.npy"
         job = {"do": "encode", "texts": self._written(texts), "batch_size": batch_size}
-        seconds = self._ask(job | ({"vectors": str(file)} if vectors else {}))["seconds"]
+        seconds = self.ask(job | ({"vectors": str(file)} if vectors else {}))["seconds"]
         return seconds, np.load(file) if vectors else None
 
     def query(self, text: str, times: int) -> tuple[list[float], np.ndarray]:
         """Embeds one text so many times, one after another; milliseconds of each, and the vector (1, D)."""
-        file = Path(self._folder.name) / "query.npy"
+        file = self.folder / "query.npy"
         job = {"do": "query", "texts": self._written([text]), "times": times, "vectors": str(file)}
-        return self._ask(job)["milliseconds"], np.load(file)
+        return self.ask(job)["milliseconds"], np.load(file)
 
     def padding(self, texts: Sequence[str], batch_size: int) -> float | None:
         """Tokens computed for each real one, where the runner can tell."""
-        return self._ask({"do": "padding", "texts": self._written(texts), "batch_size": batch_size})["padding"]
-
-    def cpu_seconds(self) -> float:
-        """User and system time of the whole process tree until now."""
-        return sum(_cpu_seconds(process) for process in self._tree())
-
-    def peak_bytes(self) -> int:
-        """Sum of the largest resident size of each process in the tree."""
-        return sum(_peak_bytes(process.pid) for process in self._tree())
-
-    def stop(self) -> None:
-        """Ends the tree."""
-        tree = self._tree()
-        with contextlib.suppress(BrokenPipeError, OSError):
-            assert self._process.stdin is not None
-            self._process.stdin.write('{"do": "stop"}\n')
-            self._process.stdin.close()
-        _, alive = psutil.wait_procs(tree, timeout=30)
-        for process in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
-        self._folder.cleanup()
-
-    def _tree(self) -> list[psutil.Process]:
-        try:
-            root = psutil.Process(self._process.pid)
-            return [root, *root.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+        return self.ask({"do": "padding", "texts": self._written(texts), "batch_size": batch_size})["padding"]
 
     def _written(self, texts: Sequence[str]) -> str:
-        file = Path(self._folder.name) / "texts.json"
+        file = self.folder / "texts.json"
         file.write_text(json.dumps(list(texts)))
         return str(file)
-
-    def _ask(self, job: dict) -> dict:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(job) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise PeerError(f"it ended: {self._last_line()}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise PeerError(answer["error"])
-        return answer
-
-    def _last_line(self) -> str:
-        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        return lines[-1][:300] if lines else "nothing was printed"
-
-
-def _cpu_seconds(process: psutil.Process) -> float:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        times = process.cpu_times()
-        return times.user + times.system
-    return 0.0
-
-
-def _peak_bytes(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0

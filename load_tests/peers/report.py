@@ -44,7 +44,7 @@ def table(subject: Subject, work: Work, standings: Sequence[Standing], threads: 
     rounds = max((len(standing.turns) for standing in standings), default=0)
     lines = [
         f"### {subject.name}: {len(counts)} texts, {sum(counts):,} tokens ({counts[0]} to {counts[-1]}, median "
-        f"{counts[len(counts) // 2]}), {threads} threads of {_processor()}; median of {rounds} rounds\n",
+        f"{counts[len(counts) // 2]}), {threads} threads of {processor()}; median of {rounds} rounds\n",
         _HEAD,
     ]
     ranked = [standing for standing in standings if standing.ranked]
@@ -94,7 +94,7 @@ def write(out: Path, subject: Subject, work: Work, standings: Sequence[Standing]
     (out / f"{subject.name}.md").write_text("\n".join(lines) + "\n")
     content = {
         "model": subject.name,
-        "processor": _processor(),
+        "processor": processor(),
         "threads": threads,
         "texts": len(work.documents),
         "tokens": sum(work.token_counts),
@@ -105,7 +105,8 @@ def write(out: Path, subject: Subject, work: Work, standings: Sequence[Standing]
     (out / f"{subject.name}.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name and the number formats that it multiplies."""
     information = Path("/proc/cpuinfo").read_text()
     name = re.search(r"^model name\s*:\s*(.*)$", information, re.MULTILINE)
     wide = [flag for flag in ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if f" {flag}" in information]

@@ -60,7 +60,7 @@ def make_work(folder: Path, texts: int, max_tokens: int, seed: int) -> Work:
     prompts = json.loads((folder / "config_sentence_transformers.json").read_text())["prompts"]
     document_prompt = prompts.get("passage", prompts.get("document", ""))
     query_prompt = prompts.get("query", "")
-    questions, answers = _faq()
+    questions, answers = faq()
     generator = random.Random(seed)
     passage = _Passages(tokenizer, answers, document_prompt, generator)
     documents = [text for text in questions + answers if MIN_TOKENS <= passage.count(text) <= max_tokens][: texts // 4]
@@ -105,7 +105,8 @@ class _Passages:
         return piece[: offsets[max(1, min(tokens - around, len(offsets))) - 1][1]].strip()
 
 
-def _faq() -> tuple[list[str], list[str]]:
+def faq() -> tuple[list[str], list[str]]:
+    """All questions and all answers, in Korean."""
     with FAQ.open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
     return [row["question_ko"] for row in rows], [row["answer_ko"] for row in rows]

@@ -152,7 +152,9 @@ def test_http_tells_metrics_and_readiness_of_all_workers(client, server):
 
 def test_work_past_its_deadline_ends_with_its_code_and_is_not_embedded(stub, server):
     request = pb.EmbedRequest(
-        texts=["늦은 문서 " * 200] * 200, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
+        texts=[f"{number} " + "늦은 문서 " * 200 for number in range(200)],
+        input_type=pb.INPUT_TYPE_DOCUMENT,
+        truncation=pb.TRUNCATION_END,
     )
     before = server.triton_metric("nv_inference_request_success")
     with pytest.raises(grpc.RpcError) as caught:

@@ -33,9 +33,10 @@ def test_64_single_text_callers_share_batches(server, client, faq):
     vectors = asyncio.run(embed_singly(server.target, texts, 64))
     requests = server.triton_metric("nv_inference_request_success") - requests
     batches = server.triton_metric("nv_inference_exec_count") - batches
-    print(f"{requests:.0f} packs in {batches:.0f} batches: {requests / batches:.1f} a batch")
-    assert requests >= len(texts)
-    assert requests / batches > 4
+    print(f"{len(texts)} texts in {requests:.0f} requests in {batches:.0f} batches: {len(texts) / batches:.1f} a batch")
+    # The gateway joins small packs, and Triton batches what still comes apart.
+    assert requests < len(texts) / 2
+    assert len(texts) / batches > 4
     cosines = (vectors * np.tile(client.embed_queries(questions(faq)), (3, 1))).sum(axis=1)
     assert cosines.min() >= 0.99999
 

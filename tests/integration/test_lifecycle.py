@@ -117,7 +117,9 @@ def test_triton_listens_nowhere_but_on_its_metrics_port(tiny_server):
 def test_a_call_in_progress_is_finished_when_the_server_stops(tiny_model, cache):
     server = ServerProcess(tiny_model, cache, workers=1).wait_ready()
     request = pb.EmbedRequest(
-        texts=["느린 문서 " * 5000] * 25, input_type=pb.INPUT_TYPE_DOCUMENT, truncation=pb.TRUNCATION_END
+        texts=[f"{number} " + "느린 문서 " * 5000 for number in range(25)],
+        input_type=pb.INPUT_TYPE_DOCUMENT,
+        truncation=pb.TRUNCATION_END,
     )
     try:
         with grpc.insecure_channel(server.target) as channel:

@@ -12,8 +12,12 @@ from server_process import ServerProcess, wait_until
 
 # On the tiny model a second or two of work: each text is cut at 8192 tokens.
 SLOW_TEXTS = 8
-SLOW = {"model": "tiny", "input": ["느린 문서 " * 5000] * SLOW_TEXTS, "truncation": "end"}
-BULK = {"model": "tiny", "input": ["문서 " * 2000] * 4, "truncation": "end"}
+SLOW = {
+    "model": "tiny",
+    "input": [f"{number} " + "느린 문서 " * 5000 for number in range(SLOW_TEXTS)],
+    "truncation": "end",
+}
+BULK = {"model": "tiny", "input": [f"{number} " + "문서 " * 2000 for number in range(4)], "truncation": "end"}
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_a_deadline_that_is_no_number_counts_as_none(small_server, value):
 
 def test_a_caller_who_goes_away_leaves_nothing_behind(small_server):
     cancelled = 'polarvec_requests_total{code="CANCELLED",method="POST /v1/embeddings"}'
-    before = small_server.metric(cancelled)
+    before = small_server.counted(cancelled)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{small_server.openai_url}/embeddings", json=SLOW, timeout=1.0)
     wait_until(lambda: small_server.metric(cancelled) == before + 1, 10, "the call is counted as cancelled")

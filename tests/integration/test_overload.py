@@ -10,7 +10,10 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 from polarvec_proto.v1 import embedding_pb2_grpc
 from server_process import ServerProcess, wait_until
 
-DOCUMENT = "데비안은 자유로운 운영 체제입니다. " * 20
+
+def documents(count, name):
+    """Different texts: equal ones would be computed once."""
+    return [f"{name} {number}: " + "데비안은 자유로운 운영 체제입니다. " * 20 for number in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +27,7 @@ def small_server(e5_small, cache):
 def busy(small_server):
     """Bulk calls that use up the bulk share, one after the other, until the test is over."""
     over = threading.Event()
-    request = pb.EmbedRequest(texts=[DOCUMENT] * 60, input_type=pb.INPUT_TYPE_DOCUMENT)
+    request = pb.EmbedRequest(texts=documents(60, "busy"), input_type=pb.INPUT_TYPE_DOCUMENT)
 
     def keep_busy():
         with grpc.insecure_channel(small_server.target) as channel:
@@ -53,7 +56,7 @@ def refused(stub, request):
 def test_a_refusal_says_when_to_come_back(small_server, busy):
     with grpc.insecure_channel(small_server.target) as channel:
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        error = refused(stub, pb.EmbedRequest(texts=[DOCUMENT] * 8, input_type=pb.INPUT_TYPE_DOCUMENT))
+        error = refused(stub, pb.EmbedRequest(texts=documents(8, "refused"), input_type=pb.INPUT_TYPE_DOCUMENT))
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     trailers = dict(error.trailing_metadata())
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
@@ -68,15 +71,15 @@ def test_queries_and_streams_get_through(small_server, busy):
     with Client(small_server.target) as client:
         for number in range(5):
             assert client.embed_queries(f"질문 {number}").shape == (384,)
-        items = list(client.embed_stream([DOCUMENT] * 40, input_type="document"))
+        items = list(client.embed_stream(documents(40, "stream"), input_type="document"))
     assert [item.error for item in items] == [None] * 40
 
 
 def test_the_sdk_waits_and_tries_again(small_server, busy):
     refusals = 'polarvec_requests_total{code="RESOURCE_EXHAUSTED"'
-    before = small_server.metric(refusals)
+    before = small_server.counted(refusals)
     # The call that is in goes on for some seconds; after it there is room.
     busy.set()
     with Client(small_server.target, timeout_s=60) as client:
-        assert client.embed_documents([DOCUMENT] * 8).shape == (8, 384)
-    assert small_server.metric(refusals) > before
+        assert client.embed_documents(documents(8, "patient")).shape == (8, 384)
+    assert small_server.counted(refusals) > before

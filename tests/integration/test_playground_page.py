@@ -74,6 +74,8 @@ def rank(page: Page, queries: str, documents: str) -> Page:
     page.fill("#documents", documents)
     with page.expect_response("**/playground/rank"):
         page.press("#documents", "Control+Enter")
+    # The response is here before the page has shown it.
+    expect(page.locator("#rank:not([aria-disabled])")).to_be_visible()
     return page
 
 
@@ -151,7 +153,7 @@ def test_a_locked_server_asks_for_its_key(locked_server, opened):
     expect(page.get_by_label("API key")).to_be_focused()
     # The live view asked once, beside the first ranking, and keeps still until there is a key.
     page.wait_for_timeout(2500)
-    assert locked_server.metric('polarvec_requests_total{code="UNAUTHENTICATED",method="GET /playground/load"}') == 1
+    assert locked_server.counted('polarvec_requests_total{code="UNAUTHENTICATED",method="GET /playground/load"}') == 1
     page.keyboard.type("not this one")
     with page.expect_response("**/playground/models") as refused:
         page.keyboard.press("Enter")

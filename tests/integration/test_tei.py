@@ -175,7 +175,7 @@ def test_reflection_shows_the_services(channel):
 def test_calls_are_counted_by_service_and_method(channel, server):
     name = 'polarvec_requests_total{code="OK",method="tei.v1.Embed/Embed"}'
     texts = 'polarvec_texts_total{model="e5-small"}'
-    before, texts_before = server.metric(name), server.metric(texts)
+    before, texts_before = server.counted(name), server.metric(texts)
     embed(channel)
     wire.call(channel, "Tokenize/Tokenize")(wire.make("EncodeRequest", inputs=TEXT), timeout=30)
-    assert (server.metric(name) - before, server.metric(texts) - texts_before) == (1, 1)
+    assert (server.counted(name) - before, server.metric(texts) - texts_before) == (1, 1)

@@ -42,8 +42,9 @@ def test_the_default_prompt_holds_for_calls_that_name_none(channel):
 
 def test_a_single_call_is_refused_at_once_when_there_is_no_room(channel):
     method = wire.call(channel, "Embed/Embed")
-    request = wire.make("EmbedRequest", inputs=LARGE, truncate=True)
-    calls = [method.future(request, timeout=60, metadata=KEY) for _ in range(100)]
+    # Equal texts would be computed once, and take the room of one.
+    requests = [wire.make("EmbedRequest", inputs=f"{number} {LARGE}", truncate=True) for number in range(100)]
+    calls = [method.future(request, timeout=60, metadata=KEY) for request in requests]
     errors = [error for call in calls if (error := call.exception()) is not None]
     assert 0 < len(errors) < len(calls)
     for error in errors:
@@ -53,7 +54,7 @@ def test_a_single_call_is_refused_at_once_when_there_is_no_room(channel):
 
 
 def test_a_stream_waits_where_single_calls_are_refused(channel):
-    requests = (wire.make("EmbedRequest", inputs=LARGE, truncate=True) for _ in range(100))
+    requests = (wire.make("EmbedRequest", inputs=f"{number} {LARGE}", truncate=True) for number in range(100))
     answers = list(wire.call(channel, "Embed/EmbedStream")(requests, timeout=60, metadata=KEY))
     assert len(answers) == 100
 

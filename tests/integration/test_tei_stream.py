@@ -119,7 +119,7 @@ def test_a_reader_that_waits_holds_the_sender_back(tiny_server):
         while sent == before:
             next(answers)
         cancelled = 'polarvec_requests_total{code="CANCELLED",method="tei.v1.Embed/EmbedStream"}'
-        before = tiny_server.metric(cancelled)
+        before = tiny_server.counted(cancelled)
         answers.cancel()
         wait_until(lambda: tiny_server.metric(cancelled) == before + 1, 10, "the stream is over")
         wait_until(lambda: tiny_server.metric("polarvec_held_tokens") == 0, 10, "nothing is held for it")

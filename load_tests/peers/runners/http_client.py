@@ -18,6 +18,7 @@ class HttpEmbeddings:
 
     def __init__(self, port: int, path: str, model: str, callers: int) -> None:
         self._port, self._path, self._model = port, path, model
+        self.url = f"http://127.0.0.1:{port}{path}"
         self._connections = threading.local()
         self._callers = ThreadPoolExecutor(callers)
 
@@ -46,7 +47,7 @@ class HttpEmbeddings:
 
     def embed(self, texts: list[str]) -> np.ndarray:
         """One call; (N, D)."""
-        body = json.dumps({"model": self._model, "input": texts, "encoding_format": "base64"})
+        body = request_body(self._model, texts)
         try:
             answer, content = self._post(body)
         except (http.client.RemoteDisconnected, ConnectionError):  # The server closed it after some idle seconds.
@@ -54,8 +55,7 @@ class HttpEmbeddings:
             answer, content = self._post(body)
         if answer.status != 200:
             raise RuntimeError(f"the server answered {answer.status}: {content[:200]!r}")
-        rows = sorted(json.loads(content)["data"], key=lambda row: row["index"])
-        return np.stack([_vector(row["embedding"]) for row in rows])
+        return vectors_of(content)
 
     def _post(self, body: str) -> tuple[http.client.HTTPResponse, bytes]:
         if not hasattr(self._connections, "connection"):
@@ -64,6 +64,17 @@ class HttpEmbeddings:
         connection.request("POST", self._path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         return answer, answer.read()
+
+
+def request_body(model: str, texts: Sequence[str]) -> str:
+    """What is posted."""
+    return json.dumps({"model": model, "input": list(texts), "encoding_format": "base64"})
+
+
+def vectors_of(content: bytes) -> np.ndarray:
+    """Reads an answer; (N, D)."""
+    rows = sorted(json.loads(content)["data"], key=lambda row: row["index"])
+    return np.stack([_vector(row["embedding"]) for row in rows])
 
 
 def _vector(value: str | list) -> np.ndarray:

@@ -27,7 +27,7 @@ class Infinity(Runner):
         self._server = ChildServer([sys.executable, *command])
         self._client = HttpEmbeddings(port, "/embeddings", "peer", job["callers"])
         self._client.wait("/health", 180)
-        return {"format": job["dtype"]}
+        return {"format": job["dtype"], "counts_itself": False, "address": self._client.url}
 
     def encode(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
         return self._client.embed_all(texts, batch_size)

@@ -36,7 +36,7 @@ class LlamaCpp(Runner):
         port = int(self._server.listening_address.rsplit(":", 1)[1])
         self._client = HttpEmbeddings(port, "/v1/embeddings", "peer", job["callers"])
         self._client.wait("/health", 60)
-        return {"format": job["file_type"]}
+        return {"format": job["file_type"], "address": self._client.url}
 
     def encode(self, texts: Sequence[str], batch_size: int) -> np.ndarray:
         return self._client.embed_all(texts, batch_size)

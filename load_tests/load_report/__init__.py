@@ -1,0 +1,1 @@
+"""What a run leaves behind: the JSON, the page made from it, and the comparison of two of them."""

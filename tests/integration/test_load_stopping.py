@@ -1,0 +1,75 @@
+"""`make load` that is stopped, with its own server: a report that says so, and no process left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+sys.path.append(str(Path(__file__).parents[2] / "load_tests"))
+
+import own_server
+
+LOAD_TESTS = Path(__file__).parents[2] / "load_tests"
+LOAD = ["--shape", "sweep", "--rates", "5,6", "--step-seconds", "1", "--workload", "short", "--slo", "query=60000"]
+ENDLESS = ["--rates", ",".join(["5"] * 600)]
+
+
+def start(model: str, page: Path) -> subprocess.Popen[str]:
+    words = [sys.executable, str(LOAD_TESTS / "run.py"), "--model", model, "--report", str(page), *LOAD, *ENDLESS]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1
+    )
+
+
+def stays(processes: list[psutil.Process]) -> list[psutil.Process]:
+    psutil.wait_procs(processes, timeout=30)
+    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGINT, True), (signal.SIGTERM, False)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_load_leaves_a_report_that_says_so_and_no_process(tiny_model, tmp_path, number, whole_group) -> None:
+    page = tmp_path / "report.html"
+    run = start(tiny_model, page)
+    assert run.stdout is not None
+    # A phase's line is printed when it is over.
+    assert any("offered" in line for line in run.stdout)
+    started = psutil.Process(run.pid).children(recursive=True)
+    assert len(started) >= 3
+    # A terminal sends Ctrl-C to all that runs in it.
+    (os.killpg if whole_group else os.kill)(run.pid, number)
+    said = run.communicate(timeout=100)[0]
+    assert run.returncode == 1, said
+    assert "the run was stopped before its end" in json.loads(page.with_suffix(".json").read_text())["problems"]
+    assert page.exists()
+    assert not stays(started)
+
+
+def test_a_killed_load_leaves_no_process(tiny_model: str, tmp_path: Path) -> None:
+    run = start(tiny_model, tmp_path / "report.html")
+    assert run.stdout is not None
+    assert any("offered" in line for line in run.stdout)
+    started = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate(timeout=100)
+    assert not stays(started)
+
+
+def test_a_server_that_does_not_end_is_killed(tiny_model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_server, "_END_S", 0.5)
+    with (
+        pytest.raises(subprocess.TimeoutExpired),
+        own_server.OwnServer(tiny_model, openai_port="0") as server,
+    ):
+        supervisor = psutil.Process(server.pid)
+        started = [supervisor, *supervisor.children(recursive=True)]
+        supervisor.suspend()
+    assert not stays(started)
