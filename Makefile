@@ -7,7 +7,7 @@ MODEL ?=
 PLAYGROUND ?=
 PIP := $(BIN)/pip --disable-pip-version-check -q
 
-.PHONY: help serve test lint format bench bench-clients bench-gpu bench-peers parity load proto proto-check lock clean
+.PHONY: help serve test lint format bench bench-clients bench-gateway bench-gpu bench-growth bench-peers bench-rates parity load proto proto-check lock clean
 
 help:  ## Lists the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,13 +39,22 @@ bench-gpu: $(VENV)/.dev  ## Measures and checks the GPU engine in one visit to a
 bench-clients: $(VENV)/.dev  ## Compares the SDK with the openai package and tritonclient, against an encoder that costs nothing
 	$(BIN)/python load_tests/clients/compare.py $(ARGS)
 
+bench-gateway: $(VENV)/.dev  ## Measures what a call costs the gateway beside a bare echo of the same bytes, and profiles it
+	$(BIN)/python load_tests/gateway/bench_gateway.py $(ARGS)
+
+bench-growth: $(VENV)/.dev  ## Measures how cost grows with texts, their length, callers, workers and models
+	$(BIN)/python load_tests/growth/bench_growth.py $(ARGS)
+
 bench-peers: $(VENV)/.dev  ## Compares the server with other people's software (installs it under .peers/)
 	$(BIN)/python load_tests/peers/compare.py $(ARGS)
+
+bench-rates: $(VENV)/.dev  ## Gives the server and other people's servers the same texts at the same times (installs them under .peers/)
+	$(BIN)/python load_tests/peers/rates.py $(ARGS)
 
 parity: $(VENV)/.dev  ## Holds every engine and precision against float32 and writes the table into docs/benchmarks.md
 	PYTHONPATH=model_repository/encoder/1 $(BIN)/python load_tests/parity.py $(ARGS)
 
-load: $(VENV)/.dev  ## Runs a short Locust load against a server that it starts
+load: $(VENV)/.dev  ## Loads a server that it starts, open loop, and writes a page with plots to build/load (ARGS=--workers 2)
 	$(BIN)/python load_tests/run.py $(ARGS)
 
 proto: $(VENV)-proto/.done  ## Generates the code of polarvec.v1 anew
