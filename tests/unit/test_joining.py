@@ -83,6 +83,66 @@ async def test_what_comes_while_the_encoder_is_busy_gathers():
     assert all(answer.done() for answer in later)
 
 
+async def _after_company(encoder):
+    """A joining encoder whose last request held two packs, and is back."""
+    joined = JoiningEncoder(encoder, 1)
+    joined.encode(pack(1))
+    joined.encode(pack(2))
+    await settle()
+    await encoder.open()
+    assert encoder.sent.pop(0) == [1, 2]
+    return joined
+
+
+async def test_after_company_packs_gather_while_the_loop_brings_more(monkeypatch):
+    monkeypatch.setattr(joining, "_LONGEST_GATHERING_S", 60.0)
+    encoder = GateEncoder()
+    joined = await _after_company(encoder)
+    # Each some turns of the loop behind the other, all of them together more than one quiet spell.
+    for name in range(3, 9):
+        joined.encode(pack(name))
+        for _ in range(joining._QUIET_TURNS // 2):
+            await asyncio.sleep(0)
+        assert encoder.sent == []
+    for _ in range(joining._QUIET_TURNS):
+        await asyncio.sleep(0)
+    await settle()
+    assert encoder.sent == [[3, 4, 5, 6, 7, 8]]
+
+
+async def test_after_company_a_full_request_leaves_at_once(monkeypatch):
+    monkeypatch.setattr(joining, "_LONGEST_GATHERING_S", 60.0)
+    encoder = GateEncoder()
+    joined = await _after_company(encoder)
+    for name in range(3, 6):
+        joined.encode(pack(name, tokens=SMALL_TOKENS // 3 + 1))
+    await settle()
+    assert encoder.sent == [[3, 4]]
+
+
+async def test_gathering_ends_by_the_clock_where_turns_are_long(monkeypatch):
+    monkeypatch.setattr(joining, "_LONGEST_GATHERING_S", 0.0)
+    encoder = GateEncoder()
+    joined = await _after_company(encoder)
+    joined.encode(pack(3))
+    await settle()
+    assert encoder.sent == [[3]]
+
+
+async def test_who_was_alone_last_time_waits_for_nobody_again(monkeypatch):
+    monkeypatch.setattr(joining, "_LONGEST_GATHERING_S", 60.0)
+    encoder = GateEncoder()
+    joined = await _after_company(encoder)
+    joined.encode(pack(3))
+    for _ in range(joining._QUIET_TURNS):
+        await asyncio.sleep(0)
+    await settle()
+    await encoder.open()
+    joined.encode(pack(4))
+    await settle()
+    assert encoder.sent == [[3], [4]]
+
+
 async def test_a_full_request_does_not_wait_for_the_one_before():
     encoder = GateEncoder()
     joined = JoiningEncoder(encoder, 1)

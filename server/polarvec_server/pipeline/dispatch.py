@@ -187,8 +187,7 @@ class Dispatcher:
 
     def _next(self) -> tuple[_Job, Pack, int] | None:
         """Takes the next pack out of the queue."""
-        for level in Priority:
-            queue = self._queues[level]
+        for level, queue in self._queues.items():
             while queue:
                 job = queue[0][-1]
                 if not job.waiting or job.deadline <= time.monotonic():

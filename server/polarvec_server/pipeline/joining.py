@@ -1,13 +1,15 @@
 """Joins small packs of different calls into one request to Triton: the last stage before `triton`.
 
 A request costs the gateway, tritonserver and the encoder process about 1 ms of CPU however little is in it, a question
-of 20 tokens some 0.5 ms of engine time in company. So small packs that are ready together travel together. Nobody
-waits for company: only while enough requests are on their way to keep the encoder busy do further packs gather.
+of 20 tokens some 0.5 ms of engine time in company. So small packs that are ready together travel together. They gather
+while enough requests are on their way to keep the encoder busy, and while more of them keep coming out of a gateway
+that is busy itself; a caller alone waits for nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Sequence
 
@@ -20,6 +22,11 @@ from polarvec_server.pipeline.values import Encoder, Pack
 # The encoder lets requests up to this size overtake the others (polarvec_encoder/job.py; a contract test compares), so
 # a joined one is no larger, and a pack above half of it gains nothing.
 SMALL_TOKENS = 256
+# Where packs had company before, they leave when so many turns of the event loop have brought no other one. A turn of
+# an idle loop takes some 10 µs, one of a loop that is working off calls as long as those take: docs/decisions/0014.
+_QUIET_TURNS = 24
+# A loop that works off bulk has long turns.
+_LONGEST_GATHERING_S = 0.005
 
 _Entry = tuple[Pack, "asyncio.Future[NDArray[np.float32]]"]
 
@@ -39,7 +46,10 @@ class JoiningEncoder:
         self._waiting: deque[_Entry] = deque()
         self._waiting_tokens = 0
         self._in_flight = 0
-        self._flush_is_due = False
+        self._gathering = False
+        self._quiet_turns = 0
+        self._gathers_until = 0.0
+        self._had_company = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def encode(self, pack: Pack) -> asyncio.Future[NDArray[np.float32]]:
@@ -50,14 +60,28 @@ class JoiningEncoder:
         vectors: asyncio.Future[NDArray[np.float32]] = loop.create_future()
         self._waiting.append((pack, vectors))
         self._waiting_tokens += pack.token_count
-        # At the end of this turn of the loop, when every call that came with it has been here.
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            loop.call_soon(self._flush)
+        self._gather()
         return vectors
 
+    def _gather(self) -> None:
+        """Sends at the end of this turn of the loop, when every call that came with it has been here, or later."""
+        self._quiet_turns = 0
+        if not self._gathering:
+            self._gathering = True
+            self._gathers_until = time.monotonic() + _LONGEST_GATHERING_S
+            asyncio.get_running_loop().call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._quiet_turns += 1
+        could_go = self._in_flight < self._most_in_flight and self._waiting_tokens < SMALL_TOKENS
+        quiet = self._quiet_turns >= _QUIET_TURNS or time.monotonic() >= self._gathers_until
+        if could_go and self._had_company and not quiet:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            return
+        self._gathering = False
+        self._flush()
+
     def _flush(self) -> None:
-        self._flush_is_due = False
         while self._waiting and (self._in_flight < self._most_in_flight or self._waiting_tokens >= SMALL_TOKENS):
             self._in_flight += 1
             task = asyncio.get_running_loop().create_task(self._send(self._take()))
@@ -72,6 +96,7 @@ class JoiningEncoder:
             group.append(self._waiting.popleft())
             tokens += group[-1][0].token_count
         self._waiting_tokens -= tokens
+        self._had_company = len(group) > 1
         return group
 
     async def _send(self, group: Sequence[_Entry]) -> None:
@@ -79,7 +104,8 @@ class JoiningEncoder:
             await self._encode(group)
         finally:
             self._in_flight -= 1
-            self._flush()
+            if self._waiting:
+                self._gather()
 
     async def _encode(self, group: Sequence[_Entry]) -> None:
         try:

@@ -101,7 +101,8 @@ class Tokenized:
     @property
     def cut_rows(self) -> NDArray[np.int64]:
         """The texts that were cut, (n,) int64."""
-        return np.flatnonzero(self.full_counts > self.lengths)
+        # Half the time of np.flatnonzero for a handful of texts.
+        return (self.full_counts > self.lengths).nonzero()[0]
 
     def take(self, rows: NDArray[np.int64]) -> Tokenized:
         """Returns the texts of some rows, (n,) int64, in that order; a row may stand there several times."""
