@@ -20,6 +20,8 @@ import cost  # noqa: E402
 import one_request  # noqa: E402
 import saturated  # noqa: E402
 import worker_counts  # noqa: E402
+import worker_shares  # noqa: E402
+from cpu_quota import quotas_can_be_set  # noqa: E402
 from measurement import Failure, Measurement, Row, Tables  # noqa: E402
 from own_children import own_children  # noqa: E402
 from part_tables import table, tables  # noqa: E402
@@ -32,6 +34,7 @@ def _profile(plan: Measurement) -> Tables:
 PARTS: Mapping[str, Callable[[Measurement], Tables]] = {
     "cost": cost.run,
     "workers": worker_counts.run,
+    "shares": worker_shares.run,
     "bulk": bulk.run,
     "profile": _profile,
 }
@@ -64,7 +67,7 @@ def _positive(text: str) -> float:
 def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="all by default")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="all by default")
     parser.add_argument("--quick", action="store_true", help="one short turn of each row: about two minutes")
     parser.add_argument("--rounds", type=int, help="turns of each row, of which tables have medians; 3, quick 1")
     parser.add_argument("--seconds", type=_positive, help="length of one turn; 3, quick 1")
@@ -79,9 +82,15 @@ def main() -> None:
         callers=(1, 64) if quick else (1, 16, 64),
         single_calls=100 if quick else 400,
     )
+    parts = options.parts or list(PARTS)
+    if "shares" in parts and not quotas_can_be_set():
+        if options.parts:
+            sys.exit("bench-gateway: the part shares needs cgroups that this user may make, as root may")
+        print("shares is left out: it needs cgroups that this user may make, as root may")
+        parts.remove("shares")
     try:
         with own_children():
-            measure(plan, options.parts, options.out)
+            measure(plan, parts, options.out)
     except Failure as failure:
         sys.exit(f"bench-gateway: {failure}")
     except KeyboardInterrupt:

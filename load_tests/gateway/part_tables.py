@@ -20,6 +20,7 @@ def _text(key: str) -> Cell:
 TITLES: Mapping[str, str] = {
     "cost": "What a call costs beside the transport alone",
     "workers": "One worker and two",
+    "shares": "One worker and two, each held to 0.3 of a core",
     "bulk": "A question under bulk",
     "one-request": "One request alone, by the server's own account (medians)",
     "saturated": "CPU of the saturated worker by stage, ms a call",
@@ -41,6 +42,13 @@ _COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "CPU of the workers, cores": _number("worker_cores", 2),
         "CPU ms a call": _number("worker_ms", 1),
         "of all processes": _number("all_ms", 1),
+    },
+    "shares": {
+        "a call": _text("work"),
+        "workers": _text("workers"),
+        "calls/s": _number("calls_per_s", 1),
+        "CPU of the workers, cores": _number("worker_cores", 2),
+        "times one": _number("times", 2),
     },
     "bulk": {
         "question alone, p99 ms": _number("alone_p99_ms", 1),

@@ -17,6 +17,7 @@ from polarvec_proto.v1 import embedding_pb2 as pb
 sys.path.append(str(Path(__file__).parents[2] / "load_tests" / "gateway"))
 
 from closed_loop import call
+from cpu_quota import CpuQuota, quotas_can_be_set
 from measurement import Failure, medians
 from meter import Meter, ThreadMeter
 from part_tables import table, tables
@@ -227,3 +228,27 @@ def test_without_py_spy_the_part_profile_says_how_to_get_it(tmp_path):
     )
     assert done.returncode == 1
     assert "pip install -c constraints.txt py-spy" in done.stderr
+
+
+@pytest.mark.skipif(not quotas_can_be_set(), reason="cgroups of CPU need root and a cgroup file system to write to")
+def test_a_process_is_held_to_its_quota_and_no_group_is_left():
+    def groups():
+        return {
+            place for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu") for place in Path(root).glob("bench-gateway-*")
+        }
+
+    before = groups()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        spinning = psutil.Process(process.pid)
+        quota = CpuQuota([spinning], 0.2)
+        assert len(groups() - before) == 2
+        meter, started = Meter([spinning]), time.monotonic()
+        time.sleep(1)
+        used = meter.seconds / (time.monotonic() - started)
+        process.kill()
+        process.wait()
+        with quota:
+            pass
+    # The kernel keeps it, whatever else runs; one period and the kernel's steps of 10 ms may come on top.
+    assert 0 < used <= 0.25
+    assert groups() == before
