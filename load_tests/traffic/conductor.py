@@ -122,6 +122,8 @@ class Conductor:
                 keys = [(input_type, text) for input_type, pool in wanted for text in pools[pool]]
                 references.load(scenario.references, keys)
             for input_type, pool in sorted(wanted):
+                # Long before the first call on a slow machine, which would look like a hang.
+                print(f"embedding {len(pools[pool])} texts of {pool} as references", flush=True)
                 references.learn(client, input_type, pools[pool])
         if scenario.references is not None:
             references.save(scenario.references)

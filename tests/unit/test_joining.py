@@ -189,6 +189,20 @@ async def test_a_dead_encoder_is_told_to_everybody_at_once():
     assert all(isinstance(answer.exception(), EncoderDied) for answer in answers)
 
 
+async def test_a_request_that_is_cancelled_leaves_nobody_waiting():
+    encoder = GateEncoder()
+    joined = JoiningEncoder(encoder, 1)
+    answers = [joined.encode(pack(name)) for name in (1, 2)]
+    await settle()
+    # What grpc.aio raises in a call whose channel is closed.
+    await encoder.open(asyncio.CancelledError())
+    assert all(answer.cancelled() for answer in answers)
+    again = joined.encode(pack(3))
+    await asyncio.sleep(2 * joining._LONGEST_GATHERING_S)
+    await encoder.open()
+    assert again.result()[0, 0] == 3
+
+
 async def test_a_caller_that_left_takes_nobody_along():
     encoder = GateEncoder()
     joined = JoiningEncoder(encoder, 1)

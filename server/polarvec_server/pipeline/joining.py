@@ -110,6 +110,11 @@ class JoiningEncoder:
     async def _encode(self, group: Sequence[_Entry]) -> None:
         try:
             values = await self._encoder.encode(_join([pack for pack, _ in group]))
+        except asyncio.CancelledError:
+            # The connection was closed: whoever waits for an answer must hear of it.
+            for _, vectors in group:
+                vectors.cancel()
+            raise
         except Exception as error:
             # One text may have spoiled it for the others. A dead encoder is no pack's fault: all are sent again above.
             if len(group) > 1 and not isinstance(error, EncoderDied):
