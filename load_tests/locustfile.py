@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -57,6 +58,8 @@ class UntilTheEnd(LoadTestShape):
 def _join(environment: Environment, **_: object) -> None:
     """Agrees on messages; `--processes` has forked by now, and gRPC must be set up after that."""
     init_gevent()  # After locust has patched the standard library, before the first channel.
+    # Python would raise it in whatever greenlet runs just then, and some of Locust's swallow it.
+    gevent.signal_handler(signal.SIGINT, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
     runner = environment.runner
     environment.process_exit_code = 0
     if not isinstance(runner, WorkerRunner):

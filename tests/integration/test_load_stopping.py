@@ -21,8 +21,27 @@ LOAD = ["--shape", "sweep", "--rates", "5,6", "--step-seconds", "1", "--workload
 ENDLESS = ["--rates", ",".join(["5"] * 600)]
 
 
-def start(model: str, page: Path) -> subprocess.Popen[str]:
+SWALLOWING = """
+import time, gevent
+from locust import events
+
+def swallow():
+    while True:
+        try:
+            ends_s = time.monotonic() + 0.2
+            while time.monotonic() < ends_s:
+                pass
+        except KeyboardInterrupt:
+            pass
+        gevent.sleep(0.002)
+
+events.init.add_listener(lambda **_: gevent.spawn(swallow))
+"""
+
+
+def start(model: str, page: Path, *more: str) -> subprocess.Popen[str]:
     words = [sys.executable, str(LOAD_TESTS / "run.py"), "--model", model, "--report", str(page), *LOAD, *ENDLESS]
+    words += more
     return subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, bufsize=1
     )
@@ -48,9 +67,21 @@ def test_a_stopped_load_leaves_a_report_that_says_so_and_no_process(tiny_model, 
     (os.killpg if whole_group else os.kill)(run.pid, number)
     said = run.communicate(timeout=100)[0]
     assert run.returncode == 1, said
+    assert page.exists(), said
     assert "the run was stopped before its end" in json.loads(page.with_suffix(".json").read_text())["problems"]
-    assert page.exists()
     assert not stays(started)
+
+
+def test_an_interrupt_ends_a_load_whose_running_greenlet_would_swallow_it(tiny_model: str, tmp_path: Path) -> None:
+    page, swallowing = tmp_path / "report.html", tmp_path / "swallowing.py"
+    swallowing.write_text(SWALLOWING)
+    run = start(tiny_model, page, "--locustfile", f"{LOAD_TESTS / 'locustfile.py'},{swallowing}")
+    assert run.stdout is not None
+    assert any("offered" in line for line in run.stdout)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=100)[0]
+    assert run.returncode == 1, said
+    assert page.exists(), said
 
 
 def test_a_killed_load_leaves_no_process(tiny_model: str, tmp_path: Path) -> None:
