@@ -9,7 +9,9 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from polarvec_server.children import Child
 from polarvec_server.errors import ConfigError, EncoderDied, Overloaded, PolarvecServerError
@@ -60,6 +62,7 @@ class EncoderProcess:
         self._on_restart = on_restart
         self._last_lines: deque[str] = deque(maxlen=200)
         self._failures = 0
+        self._canaries_sent: set[asyncio.Task[NDArray[np.float32]]] = set()
         self._child = self._new_child()
         self._encoders = {
             name: TritonEncoder(plan.target, name, dimensions) for name, (_, dimensions) in canaries.items()
@@ -182,18 +185,36 @@ class EncoderProcess:
                     return cause
 
     async def _check(self, name: str, canary: CanaryPack) -> str:
-        """Sends one canary; returns why the encoder is lost, or nothing."""
-        call = asyncio.create_task(self._encoders[name].encode(canary.pack))
-        call.add_done_callback(lambda task: task.cancelled() or task.exception())
+        """Sends a canary, and more while none is answered; returns why the encoder is lost, or nothing."""
+        calls, pause_s = {self._send(name, canary)}, self._interval_s
         progress, since = await self._answered_count(), time.monotonic()
-        silent = 0
-        while not (await asyncio.wait({call}, timeout=self._interval_s))[0]:
+        next_at, silent = since + pause_s, 0
+        while True:
+            answered, _ = await asyncio.wait(calls, timeout=self._interval_s, return_when=asyncio.FIRST_COMPLETED)
+            if answered:
+                return self._judge(answered.pop(), canary)
             silent = 0 if await self._encoders[name].live(_LIVE_TIMEOUT_S) else silent + 1
-            count = await self._answered_count()
+            count, now = await self._answered_count(), time.monotonic()
             if count > progress:
-                progress, since = count, time.monotonic()
-            if silent >= _SILENT_CALLS or time.monotonic() - since > self._timeout_s:
+                progress, since = count, now
+            if silent >= _SILENT_CALLS or now - since > self._timeout_s:
                 return "hang"
+            if now >= next_at:
+                # What a stub had taken in when it stopped is never answered; what comes after that is refused.
+                calls.add(self._send(name, canary))
+                pause_s *= 2
+                next_at = now + pause_s
+
+    def _send(self, name: str, canary: CanaryPack) -> asyncio.Task[NDArray[np.float32]]:
+        call = asyncio.create_task(self._encoders[name].encode(canary.pack))
+        # Held until it ends: a call that is dropped is cancelled, and a cancellation must not reach Triton.
+        self._canaries_sent.add(call)
+        call.add_done_callback(self._canaries_sent.discard)
+        call.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return call
+
+    def _judge(self, call: asyncio.Task[NDArray[np.float32]], canary: CanaryPack) -> str:
+        """Returns what an answer to a canary says: why the encoder is lost, or nothing."""
         try:
             right = canary.matches(call.result())
         except EncoderDied:

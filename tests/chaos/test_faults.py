@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 
 import psutil
@@ -56,7 +57,7 @@ async def load(target, references, until, kill):
         until.set()
         await asyncio.gather(*tasks)
     after = [killed_at, *(t for t in times if t > killed_at)]
-    return answers, wrong, errors, max(b - a for a, b in itertools.pairwise(after)), len(after) - 1
+    return answers, wrong, errors, max((b - a for a, b in itertools.pairwise(after)), default=math.inf), len(after) - 1
 
 
 @pytest.fixture(scope="module")
