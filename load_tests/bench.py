@@ -13,11 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from engine_core import move_engine, split_cores
 from own_children import own_children
 from own_server import OwnServer, roomy_queue
 from polarvec import AsyncClient
@@ -60,7 +61,13 @@ def numbered_all(texts: Sequence[str]) -> list[str]:
 
 
 def engine_round(
-    model: Path, pooling: str, precision: str, ids: Sequence[Sequence[int]], texts_at_once: int, seconds: float
+    model: Path,
+    pooling: str,
+    precision: str,
+    ids: Sequence[Sequence[int]],
+    texts_at_once: int,
+    seconds: float,
+    cores: Collection[int],
 ) -> Round:
     """The engine alone, in a process of its own, with as many texts at once as the callers have in hand."""
     request = {"model": str(model), "pooling": pooling, "precision": precision, "ids": list(ids)}
@@ -72,6 +79,7 @@ def engine_round(
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
     if done.returncode:
         sys.exit(done.stderr)
@@ -102,7 +110,7 @@ async def server_round(
         return Round(tokens, time.monotonic() - started, latencies)
 
 
-async def measure(server: OwnServer, rounds: int, seconds: float) -> list[str]:
+async def measure(server: OwnServer, rounds: int, seconds: float, engine_cores: Collection[int]) -> list[str]:
     """Runs engine and server in turns and returns the rows of the table."""
     questions, answers = corpus()
     async with AsyncClient(server.target, timeout_s=300) as client:
@@ -140,7 +148,13 @@ async def measure(server: OwnServer, rounds: int, seconds: float) -> list[str]:
             for _ in range(rounds):
                 alone.append(
                     engine_round(
-                        folder.encoder_path, folder.pooling, model.precision, ids, callers * len(calls[0]), seconds
+                        folder.encoder_path,
+                        folder.pooling,
+                        model.precision,
+                        ids,
+                        callers * len(calls[0]),
+                        seconds,
+                        engine_cores,
                     )
                 )
                 served.append(await server_round(server.target, calls, input_type, callers, seconds))
@@ -162,13 +176,24 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=["auto", "f32", "bf16"])
     parser.add_argument("--rounds", type=int, default=3, help="engine and server take turns so many times")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one measurement")
+    parser.add_argument(
+        "--apart", action="store_true", help="the engine on one core and everything else on the others, not all on all"
+    )
     arguments = parser.parse_args()
+    settings, engine_cores = roomy_queue(), os.sched_getaffinity(0)
+    if arguments.apart:
+        core, others = split_cores()
+        engine_cores = {core}
+        os.sched_setaffinity(0, others)
+        settings["engine_threads"] = "1"
     with (
         own_children(),
-        OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **roomy_queue()) as server,
+        OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **settings) as server,
     ):
         print(server.ready_line)
-        rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds))
+        if arguments.apart:
+            move_engine(server.pid, core)
+        rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds, engine_cores))
     print("\n" + "\n".join(rows))
 
 
