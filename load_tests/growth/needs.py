@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 BYTES_A_NUMBER = {"float32": 4.0, "float16": 2.0, "int8": 1.0, "binary": 1 / 8}
@@ -104,7 +105,9 @@ def need(given: Assumptions, tokens: float, texts_per_s: float, share: float | N
     return Need(
         texts_per_s=texts_per_s,
         gpus=gpus,
-        cores=texts_per_s * given.host_cpu_s(tokens) / given.core_utilisation + gpus * given.cores_a_gpu,
+        # A GPU that is used in part wants its thread as well; what a float misses is no GPU.
+        cores=texts_per_s * given.host_cpu_s(tokens) / given.core_utilisation
+        + math.ceil(gpus - 1e-9) * given.cores_a_gpu,
         gbit_in=texts_per_s * tokens * given.bytes_a_token * 8 / 1e9,
         gbit_out={name: texts_per_s * given.hidden * size * 8 / 1e9 for name, size in BYTES_A_NUMBER.items()},
     )
