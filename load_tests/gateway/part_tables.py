@@ -51,6 +51,9 @@ _COLUMNS: Mapping[str, Mapping[str, Cell]] = {
         "times one": _number("times", 2),
     },
     "bulk": {
+        "bulk: a call": _text("bulk"),
+        "callers": _text("callers"),
+        "its tokens/s": _number("tokens_per_s", 0),
         "question alone, p99 ms": _number("alone_p99_ms", 1),
         "under bulk, p99 ms": _number("bulk_p99_ms", 1),
         "a pack of 1,024 tokens takes, ms": _number("pack_ms", 1),

@@ -17,9 +17,10 @@ def cut(texts: Sequence[str], texts_a_call: int) -> list[list[str]]:
     return [list(texts[start : start + texts_a_call]) for start in starts]
 
 
-def make_payloads(texts: Sequence[str], texts_a_call: int) -> list[bytes]:
-    """Returns serialised calls: queries if there is one text a call, documents otherwise."""
-    kind = pb.INPUT_TYPE_QUERY if texts_a_call == 1 else pb.INPUT_TYPE_DOCUMENT
+def make_payloads(texts: Sequence[str], texts_a_call: int, *, documents: bool = False) -> list[bytes]:
+    """Returns serialised calls: queries if there is one text a call and not `documents`, documents otherwise."""
+    query = texts_a_call == 1 and not documents
+    kind = pb.INPUT_TYPE_QUERY if query else pb.INPUT_TYPE_DOCUMENT
     return [
         pb.EmbedRequest(texts=call, input_type=kind, truncation=pb.TRUNCATION_END).SerializeToString()
         for call in cut(texts, texts_a_call)

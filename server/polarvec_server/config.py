@@ -83,7 +83,8 @@ class Settings(BaseSettings):
     triton_metrics_port: int = Field(0, ge=0, le=65535)
     """Port of Triton's own /metrics on loopback; 0 takes a free one."""
     pack_tokens: int = Field(0, ge=0)
-    """Most tokens in one request to Triton (one longer text still goes alone); 0 means 1024 on a CPU, 8192 on a GPU."""
+    """Most tokens of one call in one request to Triton (one longer text still goes alone, and small packs of several
+    calls join to 256 or 512); 0 means 1024 on a CPU, 8192 on a GPU."""
     window_tokens: int = Field(0, ge=0)
     """Most tokens of a model on their way in Triton, split between the workers; 0 means on a CPU what it computes in
     0.6 seconds, within three to eight packs, and four packs for each GPU; at least two packs for each worker."""

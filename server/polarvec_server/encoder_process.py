@@ -192,7 +192,7 @@ class EncoderProcess:
         while True:
             answered, _ = await asyncio.wait(calls, timeout=self._interval_s, return_when=asyncio.FIRST_COMPLETED)
             if answered:
-                return self._judge(answered.pop(), canary)
+                return next(filter(None, [self._judge(call, canary) for call in answered]), "")
             silent = 0 if await self._encoders[name].live(_LIVE_TIMEOUT_S) else silent + 1
             count, now = await self._answered_count(), time.monotonic()
             if count > progress:

@@ -17,11 +17,12 @@ from polarvec_server.pipeline.admission import Admission
 from polarvec_server.pipeline.canary import Canary, CanaryPack
 from polarvec_server.pipeline.dispatch import Dispatcher, Encoded
 from polarvec_server.pipeline.embedder import Embedder
-from polarvec_server.pipeline.joining import JoiningEncoder
+from polarvec_server.pipeline.joining import BULK_TOKENS, JoiningEncoder
 from polarvec_server.pipeline.limits import CallLimits
 from polarvec_server.pipeline.repeats import RepeatCounts
 from polarvec_server.pipeline.tokenizer import Tokenizer
 from polarvec_server.pipeline.triton import TritonEncoder
+from polarvec_server.pipeline.values import Priority
 from polarvec_server.pipeline.vector_cache import VectorCache
 from polarvec_server.telemetry import Metrics
 
@@ -65,8 +66,11 @@ class RunningModel:
         least = 0 if settings.window_tokens else 2 * pack_tokens
         share = max(1, least, window // worker_count)
         joined = _GPU_JOINED_REQUESTS * model.instance_count if gpu else _JOINED_REQUESTS
-        joining = JoiningEncoder(self.encoder, joined)
-        self.dispatcher = Dispatcher(joining, share, max_window // worker_count)
+        encoders = {
+            Priority.INTERACTIVE: JoiningEncoder(self.encoder, joined),
+            Priority.BULK: JoiningEncoder(self.encoder, joined, BULK_TOKENS),
+        }
+        self.dispatcher = Dispatcher(encoders, share, max_window // worker_count)
         self.admission = Admission(max(1, budget // worker_count), self.dispatcher.tokens_per_s)
         self.canary = Canary(
             self.encoder,

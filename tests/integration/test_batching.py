@@ -68,3 +68,45 @@ def test_a_call_of_many_packs_comes_back_in_order(client, faq):
     sample = random.Random(3).sample(range(len(texts)), 20)
     for index in sample:
         assert together[index] @ client.embed_documents(texts[index], truncation="end") >= 0.99999
+
+
+async def flood(target, texts, callers, texts_a_call, asked):
+    """Bulk without a pause until `asked`, given a client, has ended; counts bulk texts answered before and after."""
+    answered, ended = 0, asyncio.Event()
+    async with AsyncClient(target) as client:
+
+        async def caller(number):
+            nonlocal answered
+            turn = number
+            while not ended.is_set():
+                start = turn * texts_a_call % (len(texts) - texts_a_call)
+                turn += callers
+                await client.embed_documents(
+                    [f"{turn} {text}" for text in texts[start : start + texts_a_call]], timeout_s=120
+                )
+                answered += texts_a_call
+
+        tasks = [asyncio.create_task(caller(number)) for number in range(callers)]
+        passed = []
+        while answered < 2 * callers * texts_a_call and not any(task.done() for task in tasks):
+            await asyncio.sleep(0.05)
+        for number in range(8):
+            before = answered
+            await asked(client, number)
+            passed.append(answered - before)
+        ended.set()
+        await asyncio.gather(*tasks)
+    return passed
+
+
+def test_a_query_passes_short_documents(server, client, faq):
+    texts = questions(faq)
+    mean_tokens = np.mean([each.token_count for each in client.tokenize(texts, input_type="document")])
+
+    async def ask(client, number):
+        await client.embed_queries(f"{number} 번째 질문은 무엇인가요?", timeout_s=60)
+
+    passed = asyncio.run(flood(server.target, texts, 64, 5, ask))
+    # Some 7,000 tokens are under way. What passes a query is the group that runs, and what has just ended.
+    print(f"bulk tokens answered while a query was under way: {[round(mean_tokens * count) for count in passed]}")
+    assert np.median(passed) * mean_tokens < 2 * 1024

@@ -29,7 +29,8 @@ def start(parts: str, model: str, cache: Path, out: Path) -> subprocess.Popen[st
 
 @pytest.mark.slow
 def test_two_parts_measure_a_server_and_keep_what_lay_there(tmp_path, cache, tiny_model):
-    bulk = {"alone_p99_ms": 1.0, "bulk_p99_ms": 5.0, "pack_ms": 2.0, "packs_above": 2.0}
+    bulk = {"bulk": "8 answers", "callers": 16, "tokens_per_s": 512_000.0}
+    bulk |= {"alone_p99_ms": 1.0, "bulk_p99_ms": 5.0, "pack_ms": 2.0, "packs_above": 2.0}
     (tmp_path / "results.json").write_text(json.dumps({"bulk": [bulk]}), encoding="utf-8")
     with start("cost workers", tiny_model, cache, tmp_path) as process:
         printed, complaints = process.communicate(timeout=110)

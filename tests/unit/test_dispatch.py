@@ -53,7 +53,7 @@ def encoder():
 
 @pytest.fixture
 async def dispatcher(encoder):
-    dispatcher = Dispatcher(encoder, 20)
+    dispatcher = Dispatcher(dict.fromkeys(Priority, encoder), 20)
     dispatcher.set_available(True)
     return dispatcher
 
@@ -190,7 +190,7 @@ async def test_a_fault_of_our_own_ends_the_call(encoder, dispatcher):
 
 
 async def test_calls_are_refused_while_the_encoder_stays_away(encoder):
-    dispatcher = Dispatcher(encoder, 20)
+    dispatcher = Dispatcher(dict.fromkeys(Priority, encoder), 20)
     with pytest.raises(EncoderUnavailable):
         await start(dispatcher, [1])
     dispatcher.set_available(True)
@@ -249,7 +249,7 @@ async def most_in_flight(monkeypatch, seconds_a_pack, window, max_window, packs=
     clock = Clock()
     monkeypatch.setattr("polarvec_server.pipeline.dispatch.time", clock)
     encoder = PacedEncoder(clock, seconds_a_pack)
-    dispatcher = Dispatcher(encoder, window, max_window)
+    dispatcher = Dispatcher(dict.fromkeys(Priority, encoder), window, max_window)
     dispatcher.set_available(True)
     await start(dispatcher, range(packs))
     encoder.most = 0
@@ -274,7 +274,7 @@ async def test_the_window_grows_with_the_measured_rate(monkeypatch, seconds_a_pa
 
 
 async def test_before_the_first_answer_the_window_is_the_small_one(encoder):
-    dispatcher = Dispatcher(encoder, 20, 100)
+    dispatcher = Dispatcher(dict.fromkeys(Priority, encoder), 20, 100)
     dispatcher.set_available(True)
     call = start(dispatcher, range(10))
     await settle()

@@ -40,7 +40,7 @@ def tokenizer(tiny_model, cache):
 
 
 def make(tokenizer, cache_bytes=0, max_call_tokens=100_000):
-    dispatcher = Dispatcher(HashEncoder(), 1000)
+    dispatcher = Dispatcher(dict.fromkeys(Priority, HashEncoder()), 1000)
     dispatcher.set_available(True)
     embedder = Embedder(
         dimensions=D,

@@ -43,8 +43,8 @@ def test_what_a_rate_needs():
     wanted = need(SMALL, 3, 100)
     # 300 tokens/s of the 250 that are planned with.
     assert wanted.gpus == pytest.approx(1.2)
-    # (100 + 10 * 2 * 3) + (50 + 5 * 3) = 225 us a text: 0.0225 cores, half used, and one a GPU.
-    assert wanted.cores == pytest.approx(0.045 + 1.2)
+    # (100 + 10 * 2 * 3) + (50 + 5 * 3) = 225 us a text: 0.0225 cores, half used, and one for each of two GPUs.
+    assert wanted.cores == pytest.approx(0.045 + 2)
     assert wanted.gbit_in == pytest.approx(100 * 15 * 8 / 1e9)
     assert wanted.gbit_out == pytest.approx({"float32": 3.2e-6, "float16": 1.6e-6, "int8": 0.8e-6, "binary": 0.1e-6})
 

@@ -5,7 +5,7 @@ import pytest
 from polarvec_encoder import job
 from polarvec_server.errors import EncoderDied, InternalError, NonFinite
 from polarvec_server.pipeline import joining, repeats
-from polarvec_server.pipeline.joining import SMALL_TOKENS, JoiningEncoder
+from polarvec_server.pipeline.joining import BULK_TOKENS, SMALL_TOKENS, JoiningEncoder
 from polarvec_server.pipeline.values import Pack
 
 
@@ -164,6 +164,24 @@ async def test_a_large_pack_passes_alone_and_at_once():
     await encoder.open()
     await encoder.open()
     assert small.done() and large.done()
+
+
+async def test_full_requests_of_bulk_are_never_small():
+    encoder = GateEncoder()
+    joined = JoiningEncoder(encoder, 1, BULK_TOKENS)
+    joined.encode(pack(1))
+    await settle()
+    for name, tokens in enumerate((1, 256, 256, 200, 57, 130, 3, 256, 256, 100), 2):
+        joined.encode(pack(name, tokens=tokens))
+        await settle()
+    # One that the encoder does not take for small by itself passes.
+    joined.encode(pack(12, tokens=SMALL_TOKENS + 1))
+    await settle()
+    assert encoder.sent == [[1], [2, 3], [4, 5], [6, 7, 8, 9], [12]]
+    for _ in range(4):
+        await encoder.open()
+    await asyncio.sleep(2 * joining._LONGEST_GATHERING_S)
+    assert encoder.sent[5:] == [[10, 11]]
 
 
 async def test_one_bad_text_fails_its_own_call_only():

@@ -12,7 +12,7 @@ import itertools
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -69,17 +69,17 @@ class Encoded:
 class Dispatcher:
     """Sends the packs of all calls of one worker and one model through a window of tokens."""
 
-    def __init__(self, encoder: Encoder, window_tokens: int, max_window_tokens: int = 0) -> None:
+    def __init__(self, encoders: Mapping[Priority, Encoder], window_tokens: int, max_window_tokens: int = 0) -> None:
         """Starts with nothing queued.
 
         Args:
-            encoder: Takes the packs.
+            encoders: What takes the packs of each level.
             window_tokens: Tokens on their way at once.
             max_window_tokens: For an encoder that computes more than `window_tokens` in 0.6 s: as many as it computes
                 in that time, but no more than these. 0 means never more.
         """
         self.encoded = Encoded()
-        self._encoder = encoder
+        self._encoders = encoders
         self._window, self._max_window = window_tokens, max(window_tokens, max_window_tokens)
         self._queues: dict[Priority, list[tuple[float, float, int, _Job]]] = {level: [] for level in Priority}
         self._clocks = dict.fromkeys(Priority, 0.0)
@@ -215,7 +215,7 @@ class Dispatcher:
             self._in_flight[job.priority] += pack.token_count
             self._idle.clear()
             # A task only where the encoder is a coroutine: at a thousand calls a second each costs 1 % of a core.
-            vectors = asyncio.ensure_future(self._encoder.encode(pack))
+            vectors = asyncio.ensure_future(self._encoders[job.priority].encode(pack))
             self._on_their_way.add(vectors)
             vectors.add_done_callback(partial(self._take_back, job, pack, attempt, time.monotonic()))
 

@@ -20,8 +20,10 @@ from polarvec_server.errors import EncoderDied
 from polarvec_server.pipeline.values import Encoder, Pack
 
 # The encoder lets requests up to this size overtake the others (polarvec_encoder/job.py; a contract test compares), so
-# a joined one is no larger, and a pack above half of it gains nothing.
+# a joined one of interactive calls is no larger.
 SMALL_TOKENS = 256
+# What is small in bulk joins to something larger, or it would stand in the way of queries: docs/decisions/0015.
+BULK_TOKENS = 2 * SMALL_TOKENS
 # Where packs had company before, they leave when so many turns of the event loop have brought no other one. A turn of
 # an idle loop takes some 10 µs, one of a loop that is working off calls as long as those take: docs/decisions/0014.
 _QUIET_TURNS = 24
@@ -34,15 +36,16 @@ _Entry = tuple[Pack, "asyncio.Future[NDArray[np.float32]]"]
 class JoiningEncoder:
     """Stands before an encoder and joins what is small; everything else passes."""
 
-    def __init__(self, encoder: Encoder, requests_in_flight: int) -> None:
+    def __init__(self, encoder: Encoder, requests_in_flight: int, request_tokens: int = SMALL_TOKENS) -> None:
         """Starts with nothing on its way.
 
         Args:
             encoder: Takes the requests.
             requests_in_flight: Joined requests that keep the encoder busy; while so many are on their way, small packs
                 wait until they fill another one.
+            request_tokens: Most tokens in a joined request; a pack above half of it gains nothing and passes.
         """
-        self._encoder, self._most_in_flight = encoder, requests_in_flight
+        self._encoder, self._most_in_flight, self._request_tokens = encoder, requests_in_flight, request_tokens
         self._waiting: deque[_Entry] = deque()
         self._waiting_tokens = 0
         self._in_flight = 0
@@ -54,7 +57,7 @@ class JoiningEncoder:
 
     def encode(self, pack: Pack) -> asyncio.Future[NDArray[np.float32]]:
         """Computes a pack; see `values.Encoder`. What it returns may be dropped: the pack is computed all the same."""
-        if pack.token_count > SMALL_TOKENS // 2:
+        if pack.token_count > self._request_tokens // 2:
             return asyncio.ensure_future(self._encoder.encode(pack))
         loop = asyncio.get_running_loop()
         vectors: asyncio.Future[NDArray[np.float32]] = loop.create_future()
@@ -73,7 +76,7 @@ class JoiningEncoder:
 
     def _end_turn(self) -> None:
         self._quiet_turns += 1
-        could_go = self._in_flight < self._most_in_flight and self._waiting_tokens < SMALL_TOKENS
+        could_go = self._in_flight < self._most_in_flight and self._waiting_tokens < self._request_tokens
         quiet = self._quiet_turns >= _QUIET_TURNS or time.monotonic() >= self._gathers_until
         if could_go and self._had_company and not quiet:
             asyncio.get_running_loop().call_soon(self._end_turn)
@@ -82,7 +85,9 @@ class JoiningEncoder:
         self._flush()
 
     def _flush(self) -> None:
-        while self._waiting and (self._in_flight < self._most_in_flight or self._waiting_tokens >= SMALL_TOKENS):
+        while self._waiting and (
+            self._in_flight < self._most_in_flight or self._waiting_tokens >= self._request_tokens
+        ):
             self._in_flight += 1
             task = asyncio.get_running_loop().create_task(self._send(self._take()))
             self._tasks.add(task)
@@ -92,7 +97,7 @@ class JoiningEncoder:
         """Takes the packs that waited longest, as many as fit together."""
         group, tokens = [self._waiting.popleft()], 0
         tokens = group[0][0].token_count
-        while self._waiting and tokens + self._waiting[0][0].token_count <= SMALL_TOKENS:
+        while self._waiting and tokens + self._waiting[0][0].token_count <= self._request_tokens:
             group.append(self._waiting.popleft())
             tokens += group[-1][0].token_count
         self._waiting_tokens -= tokens
