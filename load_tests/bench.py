@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from engine_core import move_engine, split_cores
+from engine_core import leave_engine_alone, split_cores
 from own_children import own_children
 from own_server import OwnServer, roomy_queue
 from polarvec import AsyncClient
@@ -188,11 +188,13 @@ def main() -> None:
         settings["engine_threads"] = "1"
     with (
         own_children(),
-        OwnServer(arguments.model, precision=arguments.precision, openai_port="0", **settings) as server,
+        OwnServer(
+            arguments.model, cores=engine_cores, precision=arguments.precision, openai_port="0", **settings
+        ) as server,
     ):
         print(server.ready_line)
         if arguments.apart:
-            move_engine(server.pid, core)
+            leave_engine_alone(server.pid, os.sched_getaffinity(0))
         rows = asyncio.run(measure(server, arguments.rounds, arguments.seconds, engine_cores))
     print("\n" + "\n".join(rows))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Collection
 
 import psutil
 
@@ -17,21 +18,19 @@ def split_cores() -> tuple[int, set[int]]:
     return engine, set(others)
 
 
-def move_engine(server_pid: int, core: int) -> None:
-    """Moves every thread of the server's Python backend to a core; threads that these start follow.
+def leave_engine_alone(server_pid: int, cores: Collection[int]) -> None:
+    """Moves every process of a server to other cores, but for the Python backend, which has to be born on its own.
+
+    OpenVINO keeps to the cores that were allowed when it loaded, so the whole server starts on the engine's core.
 
     Args:
         server_pid: Of `polarvec-server serve`.
-        core: Its number.
+        cores: Where they go.
     """
-    stubs = [child for child in psutil.Process(server_pid).children(recursive=True) if _is_stub(child)]
-    if not stubs:
-        sys.exit("the server has no process of an engine")
-    for stub in stubs:
-        for thread in stub.threads():
+    supervisor = psutil.Process(server_pid)
+    for process in [supervisor, *supervisor.children(recursive=True)]:
+        if "triton_python_backend_stub" in process.cmdline()[0]:
+            continue
+        for thread in process.threads():
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(thread.id, {core})
-
-
-def _is_stub(process: psutil.Process) -> bool:
-    return "triton_python_backend_stub" in " ".join(process.cmdline()[:1])
+                os.sched_setaffinity(thread.id, cores)

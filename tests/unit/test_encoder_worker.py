@@ -151,13 +151,10 @@ def test_packs_that_wait_together_run_as_one_batch(caller, start):
     run_one(caller, engine, worker)
     for number in range(3):
         worker.submit([caller.job(number, [number] * (301 + number))])
-    small = [caller.job(f"small {number}", [number] * 5) for number in range(2)]
-    held = in_thread(worker.submit, small)
-    wait_until(lambda: len(worker._waiting) == 5)
+    worker.submit([caller.job(f"small {number}", [number] * 5) for number in range(2)])
     assert engine.batches == [[300]]
     engine.gate.release(6)
     caller.wait(6)
-    held.join(TIMEOUT_S)
     # The small ones pass while the first batch is still running.
     assert engine.batches == [[300], [5, 5], [301, 302, 303]]
     assert caller.answers["small 1"] == [[1, 5]]
@@ -186,19 +183,18 @@ def test_past_the_room_the_next_one_is_held_until_the_worker_takes_what_waits(ca
     assert engine.batches[1:] == [[room - 1, 300]]
 
 
-def test_while_a_small_pack_waits_the_next_one_is_held(caller, start):
+def test_small_packs_that_come_one_by_one_while_the_engine_is_busy_run_as_one_batch(caller, start):
     engine = StepEngine(free=False)
     worker = start(engine)
     run_one(caller, engine, worker)
-    worker.submit([caller.job("bulk", [2] * 300)])
-    held = in_thread(worker.submit, [caller.job("query", [3, 3])])
-    held.join(0.05)
-    assert held.is_alive()
-    engine.gate.release(2)
-    caller.wait(2)
-    held.join(TIMEOUT_S)
-    assert not held.is_alive()
-    assert sorted(caller.order) == ["query", "running"]
+    for number in range(4):
+        bringing = in_thread(worker.submit, [caller.job(number, [number] * 5)])
+        bringing.join(TIMEOUT_S)
+        assert not bringing.is_alive()
+    engine.gate.release(5)
+    caller.wait(5)
+    # Passing the running batch.
+    assert engine.batches == [[300], [5, 5, 5, 5]]
 
 
 def test_a_bad_pack_harms_no_other(caller, start):

@@ -3,8 +3,7 @@
 What is brought while the engine is busy waits here and becomes one batch: the more texts are seen at once, the better
 they fill the engine's rows (e5-small on two cores, batches of 11 texts 12,960 tokens a CPU second, of 45 15,220). And
 a small pack (a query, as a rule), which goes first, is seen at once and not behind a batch that Triton holds back.
-Whoever brings more is held past some tokens, so that memory is bounded and the rest waits in Triton; and while a small
-pack waits, so that Triton gathers the others: to bring 64 one by one costs more than to run them.
+Whoever brings more is held past some tokens only, so that memory is bounded and the rest waits in Triton.
 """
 
 from __future__ import annotations
@@ -65,8 +64,7 @@ class Worker(ABC):
         self._thread.join()
 
     def _has_room(self) -> bool:
-        tokens = sum(job.pack.token_ids.size for job in self._waiting)
-        return tokens < self._room_tokens and not any(job.small for job in self._waiting)
+        return sum(job.pack.token_ids.size for job in self._waiting) < self._room_tokens
 
     @abstractmethod
     def _run(self) -> None:
@@ -110,8 +108,8 @@ class SerialWorker(Worker):
     def _overtake(self) -> None:
         """Run the small packs among those that wait, and those that come while they run.
 
-        The latter were held in Triton while the former waited, and would wait for a second group; but small packs that
-        keep coming must not leave the others waiting for ever.
+        The latter would wait for a whole group; but small packs that keep coming must not leave the others waiting for
+        ever.
         """
         tokens = 0
         while tokens < _OVERTAKING_TOKENS and (jobs := self._take_small()):
