@@ -152,7 +152,8 @@ class Embedder:
         """Runs texts that nobody knows through the encoder; returns (N, D) float32 in their order."""
         packs = packing.make_packs(tokenized, self.pack_tokens)
         results = await self._dispatcher.run(packs, priority, deadline, timings)
-        if len(tokenized.full_counts) == 1:
+        if len(results) == 1:
+            # Its rows are the texts in their order.
             return results[0][1]
         pooled = np.empty((len(tokenized.full_counts), self.dimensions), np.float32)
         for pack, vectors in results:

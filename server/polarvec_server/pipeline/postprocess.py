@@ -36,15 +36,16 @@ def shape_vectors(pooled: NDArray[np.float32], options: VectorOptions) -> NDArra
         NonFinite: A number is NaN or infinite, or a vector has no length.
     """
     vectors = pooled if options.dimensions == 0 else pooled[:, : options.dimensions]
-    # In float64: the squares of large float32 numbers overflow.
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    # In float64: the squares of large float32 numbers overflow. One copy, for einsum and division cast piece by piece.
+    exact = vectors.astype(np.float64)
+    norms = np.sqrt(np.einsum("nd,nd->n", exact, exact))
     # Written so that NaN fails it too.
     if not (norms.min() > 0 and norms.max() < np.inf):
         raise NonFinite
     if options.unnormalized:
         return np.ascontiguousarray(vectors, np.float32)
-    unit: NDArray[np.float32] = (vectors / norms[:, None]).astype(np.float32)
-    return unit
+    exact /= norms[:, None]
+    return exact.astype(np.float32)
 
 
 def encode_vectors(vectors: NDArray[np.float32], encoding: Encoding) -> EncodedVectors:
