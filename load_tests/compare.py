@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument("--tolerance", type=float, default=0.1, help="0.1: up to a tenth more is not worse")
     parser.add_argument("--anyway", action="store_true", help="compares different scenarios, models or machines too")
     options = parser.parse_args()
+    if options.tolerance < 0:
+        parser.error("--tolerance must not be negative")
     try:
         before, after = read_document(options.before), read_document(options.after)
     except UnreadableReport as error:

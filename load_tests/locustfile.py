@@ -102,6 +102,8 @@ def _finish(environment: Environment, **_: object) -> None:
     options = environment.parsed_options
     if not conductor.ended:
         conductor.problems.append("the run was stopped before its end")
+        if (process := getattr(environment, "load_process", None)) is not None:
+            conductor.samples.merge(Samples.from_plain(process.samples.drain()))
         environment.conducting.kill()
     problems = conductor.problems + run_problems(conductor.phases, conductor.scenario.limits)
     if conductor.scenario.search:
@@ -155,4 +157,5 @@ def _scenario(environment: Environment) -> Scenario:
     try:
         return Scenario.from_options(environment.parsed_options)
     except (BadWorkload, ValueError) as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(2)

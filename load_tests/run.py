@@ -11,9 +11,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from own_children import own_children
 from own_server import OwnServer, ending_with_us
+from traffic.options import add_options
+from traffic.scenario import Scenario
+from traffic.workload import BadWorkload
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 _STARTUP_S = "60"
@@ -21,12 +25,30 @@ _REPORT_S = 60
 """What Locust gets after an interrupt to write the report of what was measured."""
 
 
+class _LoadOptions(argparse.ArgumentParser):
+    """Reads the options of the load before a server is started for them; Locust reads them again."""
+
+    def add_argument(self, *names: Any, include_in_web_ui: bool = True, **settings: Any) -> argparse.Action:
+        """Leaves out what only Locust's own parser knows."""
+        return super().add_argument(*names, **settings)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog="Everything else goes to Locust: see README.md.")
+    ours = _LoadOptions(prog="load", usage=argparse.SUPPRESS, add_help=False, allow_abbrev=False)
+    add_options(ours)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        epilog=f"Of the load (load_tests/README.md); what else is given goes to Locust:\n\n{ours.format_help()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--model", default="e5-small", help="a pulled model or a folder")
     parser.add_argument("--precision", default="auto", help="f32, bf16, or what the CPU likes best")
     parser.add_argument("--workers", type=int, default=0, help="Locust workers under a master; 0: one process does all")
     options, others = parser.parse_known_args()
+    try:
+        Scenario.from_options(ours.parse_known_args(others)[0])
+    except (BadWorkload, ValueError) as error:
+        parser.exit(2, f"{error}\n")
     settings = {"precision": options.precision}
     with own_children(), OwnServer(options.model, openai_port="0", **settings) as server:
         print(server.ready_line, flush=True)

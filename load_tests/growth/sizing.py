@@ -15,6 +15,7 @@ from needs import BYTES_A_NUMBER, Assumptions, need
 _DAY_S = 86_400
 _BILLION = 1e9
 _QUERY_TOKENS = 20
+_PARTS = ("share", "share_low", "share_high", "served", "utilisation", "core_utilisation")
 
 
 def tables(given: Assumptions, lengths: Sequence[int]) -> str:
@@ -108,6 +109,12 @@ def main() -> None:
         value = getattr(standard, field.name)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=type(value), default=value, help=f"{value:g}")
     options = vars(parser.parse_args())
+    for name, value in options.items():
+        if min(value if isinstance(value, list) else [value]) <= 0:
+            parser.error(f"--{name.replace('_', '-')} must be above 0")
+    for name in _PARTS:
+        if options[name] > 1:
+            parser.error(f"--{name.replace('_', '-')} is a part and must not be above 1")
     lengths = options.pop("tokens")
     print(tables(replace(standard, **options), lengths))
 

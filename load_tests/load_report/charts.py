@@ -42,7 +42,8 @@ def charts(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         found += [
             (
                 "Throughput and goodput against offered load",
-                "Goodput: calls that were answered rightly and in time. Dashed: everything that was offered.",
+                "Throughput: right answers while the phase lasted. Goodput: calls of the phase answered rightly and in "
+                "time, also after its end. Dashed: everything that was offered.",
                 plot("throughput", lambda axes: _against_load(axes, report)),
             ),
             (
@@ -192,7 +193,12 @@ def _memory(axes: Axes, report: Mapping[str, Any]) -> bool:
 _Draw = Callable[[Axes, Mapping[str, Any]], bool]
 _SERVER_CHARTS: tuple[tuple[str, str, str, _Draw], ...] = (
     ("Queue depth", "Tokens of calls that are in, twice a second.", "queue", _queue),
-    ("Batch size", "Texts and packs in one execution of the encoder.", "batches", _batches),
+    (
+        "Batch size",
+        "Texts and packs in one execution that Triton starts, canaries among them; the encoder joins what waits.",
+        "batches",
+        _batches,
+    ),
     ("CPU", "Cores busy, by the part of the server; the load and other programs are in the dashed line.", "cpu", _cpu),
     ("Memory", "Resident memory by the part of the server; pages that processes share count in each.", "rss", _memory),
 )

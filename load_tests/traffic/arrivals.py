@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,11 @@ class Phase:
     """Calls a second at its end."""
     judged: bool = True
     """Whether limits hold in it; one that looks for the server's limit breaks them on purpose."""
+
+    def until(self, seconds: float) -> Phase:
+        """What there was of it when the run was stopped after so many seconds; no limit judges that."""
+        end_rate = self.rate + (self.end_rate - self.rate) * seconds / self.seconds
+        return replace(self, name=f"{self.name}, stopped", seconds=seconds, end_rate=end_rate, judged=False)
 
     @property
     def offered(self) -> float:

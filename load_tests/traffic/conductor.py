@@ -21,7 +21,7 @@ from traffic.samples import Samples
 from traffic.scenario import Scenario
 from traffic.server_watch import ServerWatch
 from traffic.shapes import Stretch
-from traffic.stretch import orders
+from traffic.stretch import Order, orders
 
 _PROBE_TIMEOUT_S = 60.0
 # Between the order and the first arrival: time for the order to reach every process.
@@ -97,13 +97,21 @@ class Conductor:
         rows = []
         try:
             self._tell_all("polarvec_stretch", content, lead_s + length_s + self.scenario.call_timeout_s + _PATIENCE_S)
-        finally:  # Also of a run that is stopped: the phases that it had come through.
+        finally:  # Also of a run that is stopped: the phases that it had come through, and what there is of the last.
             for order in orders(stretch, start_s, self._began_s + start_s):
-                if order.ends_s <= time.monotonic():
-                    rows.append(phase_row(order.phase, order.start_s, self.samples, list(self.scenario.workload.kinds)))
+                if phase := self._measured(order):
+                    rows.append(phase_row(phase, order.start_s, self.samples, list(self.scenario.workload.kinds)))
                     print(_line(rows[-1]), flush=True)
             self.phases += rows
         return rows
+
+    def _measured(self, order: Order) -> Phase | None:
+        """The phase, or the whole seconds of it of which the processes have told; None before the first of these."""
+        if order.ends_s <= time.monotonic():
+            return order.phase
+        # The last second that is known of was not over when it was told of.
+        seconds = min(self.samples.last_second, math.floor(self._second())) - order.start_s
+        return order.phase.until(seconds) if seconds >= 1 else None
 
     def _prepare(self, host: str) -> dict[str, Any]:
         """Texts and vectors, as one message for all processes."""

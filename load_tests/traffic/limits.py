@@ -63,8 +63,10 @@ def parse_limits(text: str, kinds: Iterable[str]) -> list[Limit]:
         if not part:
             continue
         match = _FORM.fullmatch(part)
-        if not match or (match["kind"] and match["kind"] not in known):
+        if not match:
             raise ValueError(f"{part} is no limit; write [KIND.](p50|p95|p99|failures|goodput)=NUMBER: query.p99=1000")
+        if match["kind"] and match["kind"] not in known:
+            raise ValueError(f"{part}: the workload has no kind {match['kind']}; it has {', '.join(sorted(known))}")
         limits.append(Limit(match["what"], float(match["value"]), match["kind"]))
     return limits
 
@@ -107,6 +109,6 @@ def run_problems(phases: Iterable[Mapping[str, Any]], limits: Iterable[Limit]) -
             problems.append(f"{phase['name']}: {wrong} answers were wrong")
         if phase["judged"]:
             problems += [f"{phase['name']}: {problem}" for problem in problems_of(phase, limits)]
-    if not any(phase["total"]["right"] for phase in phases):
+    if phases and not any(phase["total"]["right"] for phase in phases):
         problems.append("no call was answered")
     return problems

@@ -118,6 +118,11 @@ class Samples:
         samples.cpu_s.update(dict(map(tuple, plain["cpu_s"])))
         return samples
 
+    @property
+    def last_second(self) -> int:
+        """The last second of the run of which anything is known; -1 if nothing is."""
+        return max((second for second, _ in self.cells), default=-1)
+
     def between(self, start_s: float, end_s: float, kind: str | None = None) -> Cell:
         """Everything of the seconds from `start_s` to before `end_s`; of all kinds if none is named."""
         total = Cell()

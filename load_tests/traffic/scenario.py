@@ -60,12 +60,14 @@ class Scenario:
         search = None
         if options.shape == "search":
             search = Search(partial(problems_of, limits=[*search_limits(slo_ms), *limits]))
-        rates = tuple(float(rate) for rate in options.rates.replace(",", " ").split())
+        rates = _read_rates(options.rates)
         numbers = ShapeOptions(
             options.rate, options.peak_rate, rates, options.seconds, options.step_seconds, options.max_rate
         )
         if min(options.rate, options.peak_rate, options.seconds, options.step_seconds, *rates) <= 0:
             raise ValueError("Rates and seconds must be above 0.")
+        if min(options.max_open, options.connections) < 1:
+            raise ValueError("--max-open and --connections must be at least 1.")
         return cls(
             shape=options.shape,
             shape_options=numbers,
@@ -108,3 +110,10 @@ class Scenario:
             "max_open": self.max_open,
             "processes": process_count,
         }
+
+
+def _read_rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(rate) for rate in text.replace(",", " ").split())
+    except ValueError:
+        raise ValueError(f"--rates {text}: write numbers with commas between them, such as 10,20,40") from None

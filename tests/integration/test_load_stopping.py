@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -82,6 +83,27 @@ def test_an_interrupt_ends_a_load_whose_running_greenlet_would_swallow_it(tiny_m
     said = run.communicate(timeout=100)[0]
     assert run.returncode == 1, said
     assert page.exists(), said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_was_measured_of_a_phase_that_is_stopped_is_reported(
+    tiny_model: str, tmp_path: Path, workers: int
+) -> None:
+    page = tmp_path / "report.html"
+    run = start(tiny_model, page, "--shape", "steady", "--seconds", "600", "--rate", "20", "--workers", str(workers))
+    assert run.stdout is not None
+    assert any("as references" in line for line in run.stdout)
+    # Load processes tell what they have measured every three seconds.
+    time.sleep(12)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=100)[0]
+    assert run.returncode == 1, said
+    report = json.loads(page.with_suffix(".json").read_text())
+    assert report["problems"] == ["the run was stopped before its end"]
+    (phase,) = report["phases"]
+    assert phase["name"] == "steady, stopped" and not phase["judged"]
+    assert phase["seconds"] >= 1
+    assert phase["total"]["right"] == phase["total"]["offered"] > 0
 
 
 def test_a_killed_load_leaves_no_process(tiny_model: str, tmp_path: Path) -> None:
