@@ -50,7 +50,7 @@ def test_two_parts_measure_a_server_and_keep_what_lay_there(tmp_path, cache, tin
     assert [table.count(f"\n| {work} | ") for work in WORKS] == [2, 2, 2]
     assert table.count("\n## ") == 2
     assert table.startswith("## ")
-    assert "\n| 1.0 | 5.0 | 2.0 | 2.0 |\n" in table
+    assert "\n| 8 answers | 16 | 512,000 | 1.0 | 5.0 | 2.0 | 2.0 |\n" in table
 
 
 def test_an_interrupted_run_says_so_and_leaves_no_process(tmp_path, cache, tiny_model):
