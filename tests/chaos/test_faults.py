@@ -102,6 +102,7 @@ def test_a_paused_process_is_replaced(victim, references, name):
     )
     print(f"{name} paused: {answers} answers, {after} after, longest gap {gap_s:.2f} s, {len(errors)} errors")
     assert not wrong and not errors, {str(error) for error in errors}
+    assert after > 0
     wait_until(lambda: victim.http("/readyz")[0] == 200, 60, "ready again")
     wait_until(
         lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60, "the paused process is gone"
